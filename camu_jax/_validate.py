@@ -1,0 +1,69 @@
+"""Checks of what callers pass in. Each message names the argument, its value and what is allowed."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _is_concrete(array: Any) -> bool:
+    return not isinstance(array, jax.core.Tracer)
+
+
+def at_least(minimum: float, /, **values: float) -> None:
+    """Raises ValueError unless every value is a finite number >= `minimum`."""
+    for name, value in values.items():
+        if not minimum <= value < float("inf"):
+            raise ValueError(f"{name} is {value}; allowed: a finite number >= {minimum}")
+
+
+def above(minimum: float, /, **values: float) -> None:
+    """Raises ValueError unless every value is a finite number > `minimum`."""
+    for name, value in values.items():
+        if not minimum < value < float("inf"):
+            raise ValueError(f"{name} is {value}; allowed: a finite number > {minimum}")
+
+
+def between(low: float, high: float, /, **values: float) -> None:
+    """Raises ValueError unless every value lies in [low, high]."""
+    for name, value in values.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name} is {value}; allowed: {low} to {high}")
+
+
+def one_of(allowed: tuple[str, ...], /, **values: str) -> None:
+    """Raises ValueError unless every value is one of `allowed`."""
+    for name, value in values.items():
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+
+
+def examples(name: str, x: Any, y: Any, num_classes: int) -> None:
+    """Raises TypeError or ValueError unless `x`, `y`, `num_classes` make usable labelled images."""
+    for part, array in (("x", x), ("y", y)):
+        if not isinstance(array, jax.Array | np.ndarray):
+            raise TypeError(f"{name}.{part} is a {type(array).__name__}; allowed: a JAX or NumPy array")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+        raise TypeError(f"{name}.num_classes is {num_classes!r}; allowed: a Python int")
+    if num_classes < 2:
+        raise ValueError(f"{name}.num_classes is {num_classes}; allowed: 2 or more")
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == jnp.uint8):
+        raise TypeError(f"{name}.x has dtype {x.dtype}; allowed: uint8 or a floating type")
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(f"{name}.y has dtype {y.dtype}; allowed: an integer type")
+    if x.ndim < 2:
+        raise ValueError(f"{name}.x has shape {x.shape}; allowed: [N, *image]")
+    if y.ndim != 1:
+        raise ValueError(f"{name}.y has shape {y.shape}; allowed: [N]")
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"{name}.x holds {x.shape[0]} images and {name}.y {y.shape[0]} labels; allowed: as many")
+    if x.shape[0] == 0:
+        raise ValueError(f"{name} is empty; allowed: at least one example")
+    if _is_concrete(y):
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"{name}.y holds the label {low if low < 0 else high}; allowed: 0 to {num_classes - 1}")
+    if jnp.issubdtype(x.dtype, jnp.floating) and _is_concrete(x) and not bool(jnp.isfinite(x).all()):
+        bad = int(jnp.argmin(jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1)))
+        raise ValueError(f"{name}.x holds NaN or infinity (first in image {bad}); allowed: finite pixels")

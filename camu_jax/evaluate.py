@@ -1,0 +1,88 @@
+"""Outputs of a predictor over a whole data set, and the accuracies of the paper (section 4.1.3)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from camu_jax import _validate
+from camu_jax.problem import Predictor
+from camu_jax.types import Examples, Outputs
+
+_call = jax.jit(lambda predictor, x: predictor(x))
+_call_augmented = jax.jit(
+    lambda predictor, x, key: predictor(predictor.pipeline.training(key, x)),
+)
+
+
+def outputs(
+    predictor: Predictor, x: jax.Array, *, batch_size: int = 500, augment_key: jax.Array | None = None
+) -> Outputs:
+    """Outputs in evaluation mode, minibatch by minibatch.
+
+    Args:
+      predictor: any predictor.
+      x: stored images, `[N, h, w, c]`, N at least 1.
+      batch_size: images in a forward pass; changes memory, not the result beyond rounding.
+      augment_key: None for clean images; a key for one random augmentation of each (as the paper measured R_tr and
+        F_tr on the CIFAR data sets).
+
+    Returns:
+      `Outputs` with leading length N.
+
+    Raises:
+      ValueError: `x` is empty or `batch_size` is not positive.
+    """
+    _validate.at_least(1, batch_size=batch_size, **{"number of images": len(x)})
+    parts = []
+    for i, start in enumerate(range(0, len(x), batch_size)):
+        batch = x[start : start + batch_size]
+        if augment_key is None:
+            parts.append(_call(predictor, batch))
+        else:
+            parts.append(_call_augmented(predictor, batch, jax.random.fold_in(augment_key, i)))
+    return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+def accuracy(logits: jax.Array, y: jax.Array) -> float:
+    """Share of correct predictions in percent: `[N, C]`, `[N]` -> 0 to 100. Ties go to the lowest class."""
+    return 100 * float(jnp.mean(jnp.argmax(logits, axis=-1) == y))
+
+
+def accuracies(
+    predictor: Predictor,
+    forget: Examples,
+    retain: Examples,
+    test: Examples,
+    *,
+    forget_classes: Sequence[int] = (),
+    augment_key: jax.Array | None = None,
+    batch_size: int = 500,
+) -> dict[str, float]:
+    """The accuracies of section 4.1.3, in percent.
+
+    Args:
+      predictor: the model to judge.
+      forget: F.
+      retain: R.
+      test: the test set.
+      forget_classes: the removed classes of a class task; empty for other tasks.
+      augment_key: as in `outputs`; applies to F and R only.
+      batch_size: as in `outputs`.
+
+    Returns:
+      `R_tr`, `F_tr`, `T_s`; with `forget_classes` also `R_ts` and `F_ts`, the test accuracy on the other and on the
+      removed classes (left out where the test set holds no such example).
+    """
+    result = {}
+    for name, part in (("R_tr", retain), ("F_tr", forget)):
+        logits = outputs(predictor, part.x, batch_size=batch_size, augment_key=augment_key).logits
+        result[name] = accuracy(logits, part.y)
+    logits = outputs(predictor, test.x, batch_size=batch_size).logits
+    result["T_s"] = accuracy(logits, test.y)
+    if len(forget_classes):
+        removed = jnp.isin(test.y, jnp.asarray(forget_classes, test.y.dtype))
+        for name, rows in (("R_ts", ~removed), ("F_ts", removed)):
+            if rows.any():
+                result[name] = accuracy(logits[rows], test.y[rows])
+    return result

@@ -1,0 +1,41 @@
+"""The two objectives of CaMU: KL on embeddings (Eqs 3.11, 3.13) and cross-entropy on logits (Eqs 3.12, 3.14)."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Direction = Literal["target_model", "model_target"]
+Reduction = Literal["sum", "mean"]
+
+
+def embedding_kl(embedding: jax.Array, target: jax.Array, *, direction: Direction = "target_model") -> jax.Array:
+    """KL divergence between two embeddings, each read as a distribution by a softmax over its dimensions.
+
+    Non-negative up to rounding, zero when the embeddings differ by a constant. Computed in float32 at least.
+
+    Args:
+      embedding: the model's embedding, `[..., D]`.
+      target: what it should look like, `[..., D]`. Gradients flow into both.
+      direction: `target_model` is KL(target || model), as in the authors' code; `model_target` is
+        KL(model || target), as Eq 3.13 writes it.
+
+    Returns:
+      `[...]`, in nats.
+    """
+    dtype = jnp.promote_types(embedding.dtype, jnp.float32)
+    model, target = (jax.nn.log_softmax(e.astype(dtype), axis=-1) for e in (embedding, target))
+    first, second = (target, model) if direction == "target_model" else (model, target)
+    return optax.losses.kl_divergence_with_log_targets(log_predictions=second, log_targets=first)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross-entropy of integer labels, in nats: `[..., C]`, `[...]` -> `[...]`, in float32 at least."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def reduce(values: jax.Array, how: Reduction) -> jax.Array:
+    """Sum or mean of per-example losses over the minibatch: `[B]` -> `[]`."""
+    return jnp.sum(values) if how == "sum" else jnp.mean(values)

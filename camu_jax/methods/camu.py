@@ -1,0 +1,95 @@
+"""CaMU as a method: Algorithm 1 prepares the tuples, the shared loop runs Algorithm 2 over them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from camu_jax import evaluate, loop
+from camu_jax.camu import CamuParams, CamuSettings, camu_update, init_camu
+from camu_jax.images import Pipeline
+from camu_jax.problem import Predictor, Problem
+from camu_jax.tuples import draw_rows, pair_tuples
+from camu_jax.types import Examples, Tuples
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+    camu: CamuParams
+    pipeline: Pipeline = dataclasses.field(metadata={"static": True})
+
+
+def unlearn(key: jax.Array, problem: Problem, settings: CamuSettings) -> Predictor:
+    """Unlearns the forget set with CaMU.
+
+    As in the authors' code, forget and counterfactual images are augmented once and retain images anew in each step.
+    Where nothing is augmented, the original model's embeddings of the retain and counterfactual images never change
+    and are computed once.
+    """
+    problem.validate()
+    rows_key, forget_key, retain_key, pair_key, loop_key = jax.random.split(key, 5)
+    pipeline = problem.pipeline
+
+    forget = problem.forget[jnp.tile(jnp.arange(len(problem.forget)), settings.repeat)]
+    retain = problem.retain[draw_rows(rows_key, len(forget), len(problem.retain), replace=settings.replace)]
+    drawn = pair_tuples(
+        pair_key, _prepare(pipeline, forget_key, forget), _prepare(pipeline, retain_key, retain), labels=settings.labels
+    )
+    S = dataclasses.replace(drawn, retain=retain)
+    if settings.kl_forget and settings.counterfactual_embedding == "frozen":
+        S = dataclasses.replace(S, counterfactual_embedding=_embed(problem, S.counterfactual.x))
+    if settings.kl_retain and pipeline.augment == "none":
+        S = dataclasses.replace(S, retain_embedding=_embed(problem, S.retain.x))
+
+    if settings.pairing == "tuple":
+        step, streams = _paired_step, [loop.Stream(S, settings.batch_size)]
+    else:
+        pairs = (S.forget, S.counterfactual, S.counterfactual_embedding)
+        kept = (S.retain, S.retain_embedding)
+        step, streams = _independent_step, [loop.Stream(rows, settings.batch_size) for rows in (pairs, kept)]
+    state = _State(init_camu(problem.model, problem.original, settings), pipeline)
+    state = loop.run(step, state, *streams, key=loop_key, epochs=settings.epochs, progress=problem.progress)
+    return Predictor((state.camu.variables,), problem.model, pipeline)
+
+
+def cost(problem: Problem, settings: CamuSettings) -> float:
+    """Forward-pass equivalents of the settings in use (14 a forget example and epoch in the authors' code)."""
+    n = float(len(problem.forget) * settings.repeat)
+    once = each = 0.0
+    if settings.kl_forget:
+        each += 3.0
+        if settings.counterfactual_embedding == "frozen":
+            once += 1.0
+        else:
+            each += 3.0
+    if settings.kl_retain:
+        each += 3.0
+        if problem.pipeline.augment == "none":
+            once += 1.0
+        else:
+            each += 1.0
+    each += 3.0 * bool(settings.ce_forget) + 3.0 * bool(settings.ce_retain)
+    return n * (once + each * settings.epochs)
+
+
+def _prepare(pipeline: Pipeline, key: jax.Array, examples: Examples) -> Examples:
+    """Model inputs of stored examples, augmented once."""
+    return dataclasses.replace(examples, x=pipeline.training(key, examples.x))
+
+
+def _embed(problem: Problem, x: jax.Array) -> jax.Array:
+    original = Predictor((problem.original,), problem.model, problem.pipeline)
+    return evaluate.outputs(original, x).embedding
+
+
+def _paired_step(state, batch, *, key):  # type: ignore[no-untyped-def]
+    retain = dataclasses.replace(batch.retain, x=state.pipeline.training(key, batch.retain.x))
+    camu, metrics = camu_update(state.camu, dataclasses.replace(batch, retain=retain))
+    return dataclasses.replace(state, camu=camu), metrics
+
+
+def _independent_step(state, pairs, kept, *, key):  # type: ignore[no-untyped-def]
+    (forget, counterfactual, counterfactual_embedding), (retain, retain_embedding) = pairs, kept
+    batch = Tuples(forget, counterfactual, retain, counterfactual_embedding, retain_embedding)
+    return _paired_step(state, batch, key=key)

@@ -1,0 +1,101 @@
+"""What an unlearning method is given and what it returns."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from camu_jax.images import Pipeline
+from camu_jax.loop import Listener
+from camu_jax.model import Model, Variables
+from camu_jax.types import Examples, Outputs
+
+Aggregate = Literal["mean", "vote"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An unlearning problem: a trained model, and what it shall forget and retain.
+
+    Attributes:
+      model: the model.
+      original: variables of the pre-unlearning model g_o; no method changes them.
+      forget: the forget set F, stored images.
+      retain: the retain set R.
+      pipeline: how stored images become inputs.
+      progress: hears of every step; None for silence.
+    """
+
+    model: Model
+    original: Variables
+    forget: Examples
+    retain: Examples
+    pipeline: Pipeline = Pipeline()
+    progress: Listener | None = None
+
+    def validate(self) -> None:
+        """Refuses a problem that no method could solve.
+
+        Raises:
+          TypeError, ValueError: as `Examples.validate`, or image shapes or numbers of classes differ.
+        """
+        self.forget.validate("forget")
+        self.retain.validate("retain")
+        if self.forget.x.shape[1:] != self.retain.x.shape[1:] or self.forget.x.dtype != self.retain.x.dtype:
+            raise ValueError(
+                f"forget images are {self.forget.x.dtype}{self.forget.x.shape[1:]}, retain images "
+                f"{self.retain.x.dtype}{self.retain.x.shape[1:]}; allowed: the same"
+            )
+        if self.forget.num_classes != self.retain.num_classes:
+            raise ValueError(
+                f"forget.num_classes is {self.forget.num_classes}, retain.num_classes {self.retain.num_classes}; "
+                "allowed: the same"
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What a method returns: one model, or an ensemble of them.
+
+    Attributes:
+      members: the variables of each model.
+      model: static.
+      pipeline: static.
+      aggregate: static; how an ensemble's outputs are joined: `mean` of the softmax outputs, or majority `vote`.
+    """
+
+    members: tuple[Variables, ...]
+    model: Model = dataclasses.field(metadata={"static": True})
+    pipeline: Pipeline = dataclasses.field(default=Pipeline(), metadata={"static": True})
+    aggregate: Aggregate = dataclasses.field(default="mean", metadata={"static": True})
+
+    @property
+    def variables(self) -> Variables:
+        """The variables of a single model.
+
+        Raises:
+          ValueError: the predictor is an ensemble.
+        """
+        if len(self.members) != 1:
+            raise ValueError(f"predictor has {len(self.members)} members; allowed: 1 (take one of `members`)")
+        return self.members[0]
+
+    def __call__(self, x: jax.Array) -> Outputs:
+        """Outputs for stored images `[B, h, w, c]`, in evaluation mode.
+
+        An ensemble's logits are the logarithm of the joined probabilities (of the vote shares), so that ties of votes
+        go to the lowest class; its embedding is the members' side by side.
+        """
+        x = self.pipeline.clean(x)
+        outputs = [self.model.eval(variables, x) for variables in self.members]
+        if len(outputs) == 1:
+            return outputs[0]
+        logits = jnp.stack([out.logits for out in outputs])
+        if self.aggregate == "vote":
+            votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+            joined = jnp.log(jnp.mean(votes, axis=0) + 1e-6)
+        else:
+            joined = jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=0) - jnp.log(float(len(outputs)))
+        return Outputs(joined, jnp.concatenate([out.embedding for out in outputs], axis=-1))

@@ -1,0 +1,102 @@
+"""Supervised training: of the original model, of Retrain, and of whatever else starts from scratch."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from camu_jax import _validate, loop, losses
+from camu_jax.images import Pipeline
+from camu_jax.model import Model, Variables
+from camu_jax.optimizers import adam_l2
+from camu_jax.types import Examples
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a model is trained (A.2.4)."""
+
+    epochs: int = 10
+    """Passes over the training examples."""
+    batch_size: int = 32
+    """Examples in a minibatch."""
+    learning_rate: float = 1e-3
+    """Adam's learning rate."""
+    l2: float = 1e-4
+    """L2 regularisation, added to the gradient before Adam's moments."""
+
+    def __post_init__(self) -> None:
+        _validate.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        _validate.at_least(0, learning_rate=self.learning_rate, l2=self.l2)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Variables under one optimizer; `model`, `pipeline` and `optimizer` are static."""
+
+    variables: Variables
+    opt_state: optax.OptState
+    model: Model = dataclasses.field(metadata={"static": True})
+    pipeline: Pipeline = dataclasses.field(metadata={"static": True})
+    optimizer: optax.GradientTransformation = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def create(
+        cls, model: Model, variables: Variables, pipeline: Pipeline, optimizer: optax.GradientTransformation
+    ) -> "TrainState":
+        """The state before the first step."""
+        return cls(variables, optimizer.init(variables["params"]), model, pipeline, optimizer)
+
+    def descend(self, gradient: Any, batch_stats: Any) -> "TrainState":
+        """The state after one optimizer update with `gradient`, and with new batch statistics."""
+        params = self.variables["params"]
+        updates, opt_state = self.optimizer.update(gradient, self.opt_state, params)
+        variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+        return dataclasses.replace(self, variables=variables, opt_state=opt_state)
+
+
+def train_step(state: TrainState, batch: Examples, *, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update by the mean cross-entropy of a minibatch of stored images."""
+    x = state.pipeline.training(key, batch.x)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        (out,), stats = state.model.train({**state.variables, "params": params}, [x])
+        return jnp.mean(losses.cross_entropy(out.logits, batch.y)), stats
+
+    (loss, stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
+    return state.descend(gradient, stats), {"loss": loss}
+
+
+def train(
+    key: jax.Array,
+    model: Model,
+    examples: Examples,
+    settings: TrainSettings,
+    *,
+    pipeline: Pipeline = Pipeline(),
+    progress: loop.Listener | None = None,
+) -> Variables:
+    """Trains a model from scratch.
+
+    Args:
+      key: a `jax.random` key; consumed.
+      model: the model.
+      examples: the training set, stored images `[N, h, w, c]`.
+      settings: epochs, batch size, learning rate, L2.
+      pipeline: how stored images become inputs.
+      progress: hears of every step.
+
+    Returns:
+      The trained variables.
+
+    Raises:
+      TypeError, ValueError: as `Examples.validate`.
+    """
+    examples.validate("examples")
+    init_key, loop_key = jax.random.split(key)
+    state = TrainState.create(model, model.init(init_key), pipeline, adam_l2(settings.learning_rate, settings.l2))
+    stream = loop.Stream(examples, settings.batch_size)
+    return loop.run(train_step, state, stream, key=loop_key, epochs=settings.epochs, progress=progress).variables

@@ -1,0 +1,111 @@
+"""Algorithm 1 of the paper: the joined data set of forget, retain and counterfactual examples."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from camu_jax import _validate
+from camu_jax.types import Examples, Tuples
+
+LabelRule = Literal["uniform", "retain"]
+
+
+def make_tuples(
+    key: jax.Array, F: Examples, R: Examples, *, labels: LabelRule = "uniform", replace: bool = True
+) -> Tuples:
+    """Prepares the data that CaMU learns from (Algorithm 1).
+
+    Pure: works under `jax.jit` and `jax.vmap` over keys. Guarantees, for every key: the forget examples are F, in
+    F's order; every retain example is a row of R; every mask entry lies in [0, 1); no counterfactual label equals
+    the forget label of its row.
+
+    Args:
+      key: a `jax.random` key; consumed.
+      F: forget examples, `[N, *image]`, floating.
+      R: retain examples, `[M, *image]`, same image shape, dtype and number of classes as F.
+      labels: how y* is drawn. `uniform` over all labels but y_f (line 4 of the algorithm); `retain` takes the
+        retain example's own label and draws only where that equals y_f (what the authors' code does).
+      replace: whether a retain example may be drawn again (line 2: each draw is uniform over R). If False, rows
+        repeat only after every row of R was used.
+
+    Returns:
+      The joined data set S, `N` rows.
+
+    Raises:
+      TypeError: images are not floating, labels are not integer, or dtypes differ.
+      ValueError: F or R is empty, shapes or numbers of classes differ, a label is out of range, a pixel is not
+        finite, or `labels` is unknown. Contents are checked outside `jax.jit` only.
+    """
+    F.validate("F")
+    R.validate("R")
+    rows_key, pair_key = jax.random.split(key)
+    return pair_tuples(pair_key, F, R[draw_rows(rows_key, len(F), len(R), replace=replace)], labels=labels)
+
+
+def draw_rows(key: jax.Array, count: int, total: int, *, replace: bool) -> jax.Array:
+    """Draws row numbers uniformly (Algorithm 1, line 2).
+
+    Args:
+      key: a `jax.random` key; consumed.
+      count: how many rows, static.
+      total: how many there are, static.
+      replace: as in `make_tuples`.
+
+    Returns:
+      `[count]` int32 in `[0, total)`.
+    """
+    if replace:
+        return jax.random.randint(key, (count,), 0, total, jnp.int32)
+    passes = -(-count // total)
+    orders = [jax.random.permutation(k, total) for k in jax.random.split(key, passes)]
+    return jnp.concatenate(orders)[:count].astype(jnp.int32)
+
+
+def draw_labels(key: jax.Array, y_f: jax.Array, y_r: jax.Array, num_classes: int, *, labels: LabelRule) -> jax.Array:
+    """Draws the counterfactual labels y* != y_f (Algorithm 1, line 4).
+
+    Args:
+      key: a `jax.random` key; consumed.
+      y_f: forget labels, `[N]`.
+      y_r: labels of the paired retain examples, `[N]`; used by the rule `retain` only.
+      num_classes: C, at least 2.
+      labels: as in `make_tuples`.
+
+    Returns:
+      `[N]` labels of `y_f`'s dtype.
+    """
+    shift = jax.random.randint(key, y_f.shape, 1, num_classes, y_f.dtype)
+    other = (y_f + shift) % num_classes
+    return other if labels == "uniform" else jnp.where(y_r == y_f, other, y_r.astype(y_f.dtype))
+
+
+def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelRule = "uniform") -> Tuples:
+    """Lines 3 to 6 of Algorithm 1, for retain examples already drawn.
+
+    Args:
+      key: a `jax.random` key; consumed.
+      F: forget examples, `[N, *image]`, floating.
+      R_star: the retain example of each row, `[N, *image]`.
+      labels: as in `make_tuples`.
+
+    Returns:
+      The joined data set S, `N` rows.
+
+    Raises:
+      TypeError: images are not floating or dtypes differ.
+      ValueError: image shapes or numbers of classes differ, or `labels` is unknown.
+    """
+    _validate.one_of(get_args(LabelRule), labels=labels)
+    if not jnp.issubdtype(F.x.dtype, jnp.floating):
+        raise TypeError(f"F.x has dtype {F.x.dtype}; allowed: a floating type (normalise the images first)")
+    if F.x.dtype != R_star.x.dtype:
+        raise TypeError(f"F.x has dtype {F.x.dtype} and R.x {R_star.x.dtype}; allowed: the same")
+    if F.x.shape[1:] != R_star.x.shape[1:]:
+        raise ValueError(f"images of F have shape {F.x.shape[1:]} and of R {R_star.x.shape[1:]}; allowed: the same")
+    if F.num_classes != R_star.num_classes:
+        raise ValueError(f"num_classes of F is {F.num_classes} and of R {R_star.num_classes}; allowed: the same")
+    mask_key, label_key = jax.random.split(key)
+    mask = jax.random.uniform(mask_key, R_star.x.shape, R_star.x.dtype)
+    y_star = draw_labels(label_key, F.y, R_star.y, F.num_classes, labels=labels)
+    return Tuples(forget=F, counterfactual=Examples(R_star.x + mask, y_star, F.num_classes), retain=R_star)

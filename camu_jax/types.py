@@ -1,0 +1,84 @@
+"""The pytrees that every part of the library exchanges.
+
+Shape letters used throughout: `N` examples, `B` examples of a minibatch, `C` classes, `D` embedding width,
+`*image` the shape of one image (`H, W, channels`).
+"""
+
+import dataclasses
+
+import jax
+
+from camu_jax import _validate
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Labelled images.
+
+    Attributes:
+      x: images, `[N, *image]`; uint8 as stored, or floating once normalised.
+      y: class labels, `[N]`, integer in `[0, num_classes)`.
+      num_classes: C, static: it is part of the problem and never guessed from the labels present.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    num_classes: int = dataclasses.field(metadata={"static": True})
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def __getitem__(self, rows: jax.Array | slice) -> "Examples":
+        """The examples of some rows (an index array, a boolean mask or a slice)."""
+        return Examples(self.x[rows], self.y[rows], self.num_classes)
+
+    def validate(self, name: str) -> None:
+        """Refuses examples that no method could use.
+
+        Labels and images are looked at only where they are concrete (outside `jax.jit`).
+
+        Args:
+          name: what the caller calls these examples; it opens every message.
+
+        Raises:
+          TypeError: images or labels are not arrays of a usable dtype.
+          ValueError: wrong rank, different lengths, no example, a label out of range, or an image that
+            holds NaN or infinity.
+        """
+        _validate.examples(name, self.x, self.y, self.num_classes)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a model returns for a batch.
+
+    Attributes:
+      logits: unnormalised log-probabilities, `[B, C]`.
+      embedding: the penultimate representation, `[B, D]`.
+    """
+
+    logits: jax.Array
+    embedding: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Tuples:
+    """The joined data set S of Algorithm 1, or a minibatch of it: one row per forget example.
+
+    Attributes:
+      forget: the forget examples s_f, `[N, *image]`, floating.
+      counterfactual: s_f* = (x_r* + mask, y*), `[N, *image]`.
+      retain: the sampled retain examples s_r*, `[N, *image]`.
+      counterfactual_embedding: the frozen original model's embedding of `counterfactual.x`, `[N, D]`, where it
+        was computed beforehand; None lets `camu_step` compute it.
+      retain_embedding: the same for `retain.x`.
+    """
+
+    forget: Examples
+    counterfactual: Examples
+    retain: Examples
+    counterfactual_embedding: jax.Array | None = None
+    retain_embedding: jax.Array | None = None
