@@ -1,7 +1,12 @@
 """Data sets as uint8 arrays: the paper's four through TFDS, and `tiny`, the digits that ship with scikit-learn."""
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +22,29 @@ class DataSet:
 
     Attributes:
       tfds_name: name in TFDS; None for `tiny`.
+      host: where TFDS downloads it from.
       num_classes: C.
       image_shape: of a stored image.
       train_size, test_size: lengths of the two splits.
     """
 
     tfds_name: str | None
+    host: str | None
     num_classes: int
     image_shape: tuple[int, int, int]
     train_size: int
     test_size: int
 
 
+_FASHION_HOST = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 DATASETS: dict[str, DataSet] = {
-    "digit": DataSet("mnist", 10, (28, 28, 1), 60_000, 10_000),
-    "fashion": DataSet("fashion_mnist", 10, (28, 28, 1), 60_000, 10_000),
-    "c10": DataSet("cifar10", 10, (32, 32, 3), 50_000, 10_000),
-    "c100": DataSet("cifar100", 100, (32, 32, 3), 50_000, 10_000),
-    "tiny": DataSet(None, 10, (28, 28, 1), 1_437, 360),
+    "digit": DataSet("mnist", "storage.googleapis.com", 10, (28, 28, 1), 60_000, 10_000),
+    "fashion": DataSet(
+        "fashion_mnist", "fashion-mnist.s3-website.eu-central-1.amazonaws.com", 10, (28, 28, 1), 60_000, 10_000
+    ),
+    "c10": DataSet("cifar10", "www.cs.toronto.edu", 10, (32, 32, 3), 50_000, 10_000),
+    "c100": DataSet("cifar100", "www.cs.toronto.edu", 100, (32, 32, 3), 50_000, 10_000),
+    "tiny": DataSet(None, None, 10, (28, 28, 1), 1_437, 360),
 }
 """The paper's names for its data sets, and `tiny`."""
 
@@ -43,7 +53,9 @@ class DataError(ValueError):
     """A data set is missing, incomplete or unreadable; the message is one line for the user."""
 
 
-def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = None) -> tuple[Examples, Examples]:
+def load(
+    name: str, *, data_dir: str | Path | None = None, limit: int | None = None, cache_dir: str | Path | None = None
+) -> tuple[Examples, Examples]:
     """Loads training and test set.
 
     Args:
@@ -51,6 +63,7 @@ def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = N
       data_dir: a TFDS folder; None is TFDS's own variable `TFDS_DATA_DIR`, then its default. A data set that is not
         there is downloaded and prepared by TFDS.
       limit: take only the first `limit` training examples, and at most as many test examples.
+      cache_dir: where decoded images are kept, to be memory-mapped the next time; None decodes every time.
 
     Returns:
       Training and test set, uint8 images on the device.
@@ -64,12 +77,15 @@ def load(name: str, *, data_dir: str | Path | None = None, limit: int | None = N
     info = DATASETS[name]
     if limit is not None and not 2 <= limit <= info.train_size:
         raise ValueError(f"limit is {limit}; allowed: 2 to {info.train_size}, the training examples of {name}")
-    parts = _tiny() if info.tfds_name is None else _tfds(name, info, data_dir, limit)
+    parts = _tiny() if info.tfds_name is None else _tfds(name, info, data_dir, limit, cache_dir)
     train, test = (Examples(jnp.asarray(x[:limit]), jnp.asarray(y[:limit]), info.num_classes) for x, y in parts)
     return train, test
 
 
-def _tiny() -> list[tuple[np.ndarray, np.ndarray]]:
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def _tiny() -> list[Arrays]:
     """The 1 797 8x8 digits of scikit-learn, enlarged to 28x28, shuffled once; the last fifth is the test set."""
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -86,53 +102,79 @@ def _tiny() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _tfds(
-    name: str, info: DataSet, data_dir: str | Path | None, limit: int | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    import tensorflow_datasets as tfds
-
-    where = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    if data_dir is not None and not where.is_dir():
-        raise DataError(f"data_dir {where} is not a folder; {_hint(info)}")
-    builder = _builder(name, info, where, tfds)
+    name: str, info: DataSet, data_dir: str | Path | None, limit: int | None, cache_dir: str | Path | None
+) -> list[Arrays]:
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise DataError(f"data_dir {data_dir} is not a folder; {_hint(info)}")
+    where = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = _prepared(where, info) or _download(name, where, info)
     parts = []
     for split, size in (("train", info.train_size), ("test", info.test_size)):
-        try:
-            source: Any = builder.as_data_source(split=split)
-            if len(source) != size:
-                raise ValueError(f"{len(source)} records where {size} belong")
-            rows = source.__getitems__(list(range(min(size, limit or size))))
-            x = np.stack([row["image"] for row in rows])
-            y = np.array([row["label"] for row in rows], np.int32)
-        except ImportError:
-            raise
-        except Exception as error:  # array_record and the decoders raise many types on damaged files
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(
-                f"data set {name} ({info.tfds_name}) in {where} is damaged or incomplete: {reason}"
-            ) from error
-        if x.shape[1:] != info.image_shape or x.dtype != np.uint8 or y.min() < 0 or y.max() >= info.num_classes:
-            raise DataError(
-                f"data set {name} in {where} holds {x.dtype}{x.shape[1:]} images; {info.image_shape} belong"
-            )
-        parts.append((x, y))
+        count = min(size, limit or size)
+        cached = _cached(cache_dir, folder, split)
+        x, y = _read_cache(cached) if cached else (None, None)
+        if x is None or y is None:
+            x, y = _decode(name, info, folder, split, size, count)
+            if cached and count == size:
+                _write_cache(cached, x, y)
+        parts.append((x[:count], y[:count]))
     return parts
 
 
-def _builder(name: str, info: DataSet, where: Path, tfds: Any) -> Any:
-    """The builder of a prepared data set, downloading it where it is missing."""
-    folder = where / str(info.tfds_name)
-    versions = sorted(folder.glob("*.*.*")) if folder.is_dir() else []
-    ready = [v for v in versions if (v / "dataset_info.json").is_file() and any(v.glob("*.array_record*"))]
-    if ready:
-        return _or_data_error(
-            lambda: tfds.builder_from_directory(str(ready[-1])), f"data set {name} in {ready[-1]} cannot be opened"
-        )
-    missing = f"data set {name} ({info.tfds_name}) is not in {where} and could not be downloaded; {_hint(info)}"
-    builder = _or_data_error(
-        lambda: tfds.builder(info.tfds_name, data_dir=str(where), file_format="array_record"), missing
-    )
-    _or_data_error(builder.download_and_prepare, missing)
-    return builder
+def _decode(name: str, info: DataSet, folder: Path, split: str, size: int, count: int) -> Arrays:
+    """Reads and checks the first `count` records of a split."""
+    import tensorflow_datasets as tfds
+
+    damaged = f"data set {name} in {folder} is damaged or incomplete"
+    try:
+        source: Any = tfds.builder_from_directory(str(folder)).as_data_source(split=split)
+        if len(source) != size:
+            raise ValueError(f"{split} holds {len(source)} records, {size} belong")
+        rows = source.__getitems__(list(range(count)))
+        x = np.stack([row["image"] for row in rows])
+        y = np.array([row["label"] for row in rows], np.int32)
+    except ImportError:
+        raise
+    except Exception as error:  # array_record and the image decoders raise many types on damaged files
+        raise DataError(f"{damaged}: {' '.join(str(error).split())[:160]}") from error
+    if x.shape[1:] != info.image_shape or x.dtype != np.uint8 or y.min() < 0 or y.max() >= info.num_classes:
+        raise DataError(f"{damaged}: its images are {x.dtype}{x.shape[1:]}, uint8{info.image_shape} belong")
+    return x, y
+
+
+def _prepared(where: Path, info: DataSet) -> Path | None:
+    """The newest prepared version in the array_record format, if there is one."""
+    for version in sorted((where / str(info.tfds_name)).glob("*.*.*"), reverse=True):
+        if (version / "dataset_info.json").is_file() and any(version.glob("*.array_record*")):
+            return version
+    return None
+
+
+def _download(name: str, where: Path, info: DataSet) -> Path:
+    """Lets TFDS download and prepare a data set; says at once what to do where there is no network."""
+    missing = f"data set {name} ({info.tfds_name}) is not in {where}"
+    if _offline(str(info.host)):
+        raise DataError(f"{missing}, and {info.host} cannot be reached to download it; {_hint(info)}")
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(info.tfds_name, data_dir=str(where), file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:  # TFDS, its downloader and TensorFlow raise many types
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise DataError(f"{missing}, and downloading it failed ({reason}); {_hint(info)}") from error
+    return Path(builder.data_dir)
+
+
+def _offline(host: str) -> bool:
+    """Whether a host's name is unknown here: TFDS would retry for minutes. A proxy may know it all the same."""
+    if urllib.request.getproxies():
+        return False
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return True
+    return False
 
 
 def _hint(info: DataSet) -> str:
@@ -142,8 +184,30 @@ def _hint(info: DataSet) -> str:
     )
 
 
-def _or_data_error(action: Callable[[], Any], message: str) -> Any:
+def _cached(cache_dir: str | Path | None, folder: Path, split: str) -> Path | None:
+    """Where a split's decoded images are kept: under a name made of its files' names, sizes and times."""
+    if cache_dir is None:
+        return None
+    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
+    digest = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()[:16]
+    return Path(cache_dir) / f"{folder.parent.name}-{split}-{digest}"
+
+
+def _read_cache(cached: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
     try:
-        return action()
-    except Exception as error:  # TFDS, its downloader and TensorFlow raise many types
-        raise DataError(f"{message} [{type(error).__name__}]") from error
+        return np.load(cached / "x.npy", mmap_mode="r"), np.load(cached / "y.npy")
+    except (OSError, ValueError):
+        return None, None
+
+
+def _write_cache(cached: Path, x: np.ndarray, y: np.ndarray) -> None:
+    """Keeps decoded images; a cache that cannot be written is no error."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=cached.parent, prefix=".partial"))
+        np.save(partial / "x.npy", x)
+        np.save(partial / "y.npy", y)
+        shutil.rmtree(cached, ignore_errors=True)
+        partial.rename(cached)
+    except OSError:
+        pass

@@ -62,6 +62,7 @@ def run(
     *streams: Stream,
     key: jax.Array,
     epochs: int,
+    max_steps: int | None = None,
     progress: Listener | None = None,
     scan: bool | None = None,
 ) -> State:
@@ -76,6 +77,7 @@ def run(
       *streams: one for every batch that `step` takes.
       key: a `jax.random` key; consumed.
       epochs: passes over the first stream.
+      max_steps: stop after so many steps, for timing; None runs every epoch to its end.
       progress: called after every step (after every chunk of steps where the loop scans).
       scan: whether many steps are one XLA program. None scans on accelerators, where it removes launch gaps, and not
         on the CPU, where XLA runs convolutions inside a loop ten times slower.
@@ -96,6 +98,8 @@ def run(
     plans = [_plan(stream, count) for stream in streams]
     chunks = _chunks(plans, _SCAN if scan else 1)
     for epoch in range(epochs):
+        if max_steps is not None:
+            chunks = [(first, last) for first, last in chunks if epoch * count + last <= max_steps]
         epoch_key = jax.random.fold_in(key, epoch)
         orders = tuple(_orders(jax.random.fold_in(epoch_key, i), s, count) for i, s in enumerate(streams))
         for first, last in chunks:

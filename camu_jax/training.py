@@ -97,6 +97,8 @@ def train(
     """
     examples.validate("examples")
     init_key, loop_key = jax.random.split(key)
-    state = TrainState.create(model, model.init(init_key), pipeline, adam_l2(settings.learning_rate, settings.l2))
+    state = TrainState.create(
+        model, jax.jit(model.init)(init_key), pipeline, adam_l2(settings.learning_rate, settings.l2)
+    )
     stream = loop.Stream(examples, settings.batch_size)
     return loop.run(train_step, state, stream, key=loop_key, epochs=settings.epochs, progress=progress).variables

@@ -1,0 +1,130 @@
+"""The command line: one frozen dataclass, made into flags by tyro."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import tyro
+
+from camu_jax import Pipeline, TrainSettings, tasks
+from camu_jax.data import DATASETS
+from camu_jax.methods import METHODS
+from experiments.settings import ModelSettings, Preset, defaults
+
+DatasetName = Literal["digit", "fashion", "c10", "c100", "tiny"]
+
+
+class UsageError(ValueError):
+    """Something the user must change; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Unlearns one task on one data set with several methods and prints them beside the paper's figures.
+
+    The defaults below are those of the chosen --dataset, --task and --preset: add them before --help.
+    """
+
+    task: str = "data10"
+    """What to forget: dataP, P percent of the training examples (1-90); classK or classK,L, whole classes;
+    indices:FILE, the training examples whose numbers stand in a .npy or .txt file."""
+    dataset: DatasetName = "digit"
+    """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download)."""
+    methods: tuple[str, ...] = ("retrain", "camu")
+    """Methods to run, in this order."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the split and of the methods."""
+    preset: Preset = "reference"
+    """CaMU as in the authors' code (reproduces the tables), or the equations as the paper writes them."""
+    data_dir: str | None = None
+    """A prepared TFDS folder; without it TFDS's TFDS_DATA_DIR, then its default, then the download."""
+    out: str = "results"
+    """Folder of the results, <out>/<dataset>/<task>/<method>/seed<k>.json."""
+    checkpoint_dir: str = "checkpoints"
+    """Folder of the original models."""
+    cache_dir: str = "cache"
+    """Folder of compiled programs and decoded images; safe to delete."""
+    limit: int | None = None
+    """Use only N training and at most N test examples, for a quick look."""
+    train_metrics: Literal["clean", "augmented"] = "clean"
+    """Measure R_tr and F_tr on clean images, or on augmented ones as the paper did for CIFAR."""
+    original_seed: int = 0
+    """Seed of the original model, which all seeds and methods share."""
+    model: ModelSettings = ModelSettings()
+    pipeline: Pipeline = Pipeline()
+    original: TrainSettings = TrainSettings()
+
+
+def _config_class() -> type[Options]:
+    fields = [(name, method.settings, dataclasses.field(default=method.settings())) for name, method in METHODS.items()]
+    config = dataclasses.make_dataclass("Config", fields, bases=(Options,), frozen=True, kw_only=True)
+    config.__doc__ = Options.__doc__
+    return config
+
+
+Config = _config_class()
+"""`Options` and the settings of every registered method, each under the method's name."""
+
+
+def parse(argv: Sequence[str] | None = None) -> Any:
+    """Reads the command line.
+
+    Args:
+      argv: arguments; None is the process's own.
+
+    Returns:
+      A checked `Config`.
+
+    Raises:
+      UsageError: an unknown flag or value, in one line.
+      SystemExit: with code 0, after --help.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--task", "--dataset", "--preset"):
+        first.add_argument(flag, default=getattr(Options, flag[2:]))
+    try:
+        early, _ = first.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"{error.argument_name}: {error.message}") from None
+    known = early.dataset in DATASETS and early.preset in ("reference", "paper")
+    table = defaults(early.dataset, _kind(early.task), early.preset) if known else {}
+    return check(_tyro(argv, Config(**table)))
+
+
+def _kind(task: str) -> tasks.Kind:
+    return "class" if task.startswith("class") else "data"
+
+
+def _tyro(argv: list[str], default: Any) -> Any:
+    """Tyro's parser, with its boxed messages folded into one line."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(Config, args=argv, default=default, prog="experiments/run.py")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    words = re.sub(r"[\u2500-\u257f]", " ", printed.getvalue())
+    line = re.sub(r"\s+", " ", words).strip()
+    line = re.sub(r"^Parsing error ?|^Unrecognized options ?", "", line)
+    raise UsageError(re.sub(r" ?For full helptext, .*", "", line))
+
+
+def check(config: Any) -> Any:
+    """Refuses what the types alone cannot: unknown methods, repeated or negative seeds."""
+    if not config.methods:
+        raise UsageError(f"methods is empty; allowed: {', '.join(METHODS)}")
+    for name in config.methods:
+        if name not in METHODS:
+            raise UsageError(f"methods holds {name!r}; allowed: {', '.join(METHODS)}")
+    if not config.seeds or min(config.seeds) < 0 or len(set(config.seeds)) < len(config.seeds):
+        raise UsageError(f"seeds is {config.seeds}; allowed: one or more different numbers, 0 or greater")
+    if config.original_seed < 0:
+        raise UsageError(f"original_seed is {config.original_seed}; allowed: 0 or greater")
+    return config

@@ -1,0 +1,101 @@
+"""What the user sees: messages, progress bars and the final table."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from camu_jax import loop
+from experiments import paper
+from experiments.results import Result
+
+console = Console(soft_wrap=True, highlight=False)
+_stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    console.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Prints a warning to stderr, in one line."""
+    _stderr.print(f"warning: {' '.join(text.split())}", style="yellow", markup=False)
+
+
+def fail(text: str) -> None:
+    """Prints an error to stderr, in one line."""
+    _stderr.print(f"error: {' '.join(text.split())}", style="bold red", markup=False)
+
+
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[loop.Listener]:
+    """A bar with steps, times and the losses; on a terminal only."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(label, total=None, losses="")
+        shown = 0.0
+
+        def listener(progress: loop.Progress) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown < 0.25 and progress.step < progress.steps:
+                return  # reading the losses waits for the device
+            shown = now
+            losses = "  ".join(f"{name} {float(value):.4f}" for name, value in progress.metrics.items())
+            bars.update(bar, completed=progress.step, total=progress.steps, losses=losses)
+
+        yield listener if console.is_terminal else _silent
+
+
+def _silent(progress: loop.Progress) -> None:
+    del progress
+
+
+def result_table(dataset: str, task: str, results: dict[str, list[Result]], metrics: Sequence[str]) -> Table:
+    """A row a method: mean ± standard deviation over the seeds, difference to Retrain, and the paper's figure."""
+    seeds = max(len(r) for r in results.values())
+    table = Table(
+        title=f"{dataset}, {task}: percent, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}",
+        caption="second line: difference to Retrain; the paper's figure",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("method")
+    for name in (*metrics, "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    retrain = {m: _mean(results["retrain"], m) for m in metrics} if results.get("retrain") else {}
+    for method, runs in results.items():
+        cells = [paper.METHOD_NAMES.get(method, method)]
+        for metric in (*metrics, "seconds"):
+            values = [_value(r, metric) for r in runs]
+            top = f"{statistics.fmean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+            notes = []
+            if method != "retrain" and metric in retrain:
+                notes.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}")
+            if (printed := paper.value(dataset, task, method, metric)) is not None:
+                notes.append(f"paper {printed:g}")
+            cells.append(f"{top}\n[dim]{'; '.join(notes)}[/dim]")
+        table.add_row(*cells)
+    return table
+
+
+def _value(result: Result, metric: str) -> float:
+    return float(result["seconds"] if metric == "seconds" else result["metrics"][metric])
+
+
+def _mean(runs: list[Result], metric: str) -> float:
+    return statistics.fmean(_value(r, metric) for r in runs)

@@ -1,0 +1,2 @@
+METHOD_NAMES = {}
+def value(*a): return None

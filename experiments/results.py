@@ -1,0 +1,102 @@
+"""Results on disk: one small JSON file a (data set, task, method, seed), written atomically."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+Result = dict[str, Any]
+
+
+class DamagedResult(ValueError):
+    """A result file is not what `write` made."""
+
+
+def path(out: str | Path, dataset: str, task: str, method: str, seed: int) -> Path:
+    """Where a result belongs; `camu:finetune` becomes the folder `camu-finetune`."""
+    return Path(out) / dataset / task / method.replace(":", "-") / f"seed{seed}.json"
+
+
+def write(where: Path, result: Result) -> None:
+    """Writes a result so that `where` holds all of it or what it held before."""
+    where.parent.mkdir(parents=True, exist_ok=True)
+    partial = where.with_name(f".{where.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    os.replace(partial, where)
+
+
+def read(where: Path) -> Result | None:
+    """Reads a result; None where there is none.
+
+    Raises:
+      DamagedResult: the file is not a result.
+    """
+    try:
+        result = json.loads(where.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DamagedResult(f"{where} cannot be read ({error})") from None
+    try:
+        numbers = [*result["metrics"].values(), result["seconds"]]
+        complete = isinstance(result["settings"], dict) and all(isinstance(n, int | float) for n in numbers)
+    except (TypeError, KeyError, AttributeError):
+        complete = False
+    if not complete:
+        raise DamagedResult(f"{where} is not a result file")
+    return dict(result)
+
+
+def difference(old: Any, new: Any, name: str = "") -> str | None:
+    """The first setting that two settings disagree on, in words; None where they agree."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            found = difference(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+            if found:
+                return found
+        return None
+    return None if old == new else f"{name} was {old}, now {new}"
+
+
+def provenance() -> dict[str, Any]:
+    """Device, package versions and git revision of this run."""
+    device = jax.devices()[0]
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "camu_jax")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"device": device_name(), "platform": device.platform, "versions": versions, "git": _revision()}
+
+
+def device_name() -> str:
+    """The device in words: a GPU's name, or the processor and how many cores this process may use."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return str(device.device_kind)
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def _revision() -> str | None:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,74 @@
+"""Every hyperparameter by data set, kind of task and method, with its source."""
+
+import dataclasses
+from typing import Any, Literal
+
+from camu_jax import Model, Pipeline, TrainSettings, models
+from camu_jax.camu import CamuSettings
+from camu_jax.models.resnet import Stem
+from camu_jax.tasks import Kind
+
+Preset = Literal["reference", "paper"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which of the paper's two models."""
+
+    architecture: Literal["cnn", "resnet18"] = "cnn"
+    """The CNN of the MNIST data sets, or ResNet-18."""
+    width: int | None = None
+    """CNN: multiplies all hidden widths (default 1); ResNet-18: channels of the first stage (default 64)."""
+    stem: Stem = "3x3"
+    """First layer of ResNet-18: 3x3 for images of 32x32, imagenet for 224x224."""
+
+    def __post_init__(self) -> None:
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"model.width is {self.width}; allowed: 1 or more")
+
+    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> Model:
+        """The model for images of a shape."""
+        if self.architecture == "cnn":
+            return models.cnn(num_classes, image_shape, width=self.width or 1)
+        return models.resnet18(num_classes, image_shape, width=self.width or 64, stem=self.stem)
+
+
+# Normalisation of the authors' code: none for MNIST (pixels in [0, 1]), ImageNet's statistics for CIFAR.
+_MNIST_PIPELINE = Pipeline()
+_CIFAR_PIPELINE = Pipeline(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), augment="crop_flip")
+
+# config.py of the authors' code (baselines: Adam, batch 32): epochs, learning rates of the KL and the CE update.
+_CAMU: dict[tuple[str, bool], dict[str, Any]] = {
+    ("cnn", False): dict(epochs=10, kl_learning_rate=4e-4, ce_learning_rate=5e-4),
+    ("cnn", True): dict(epochs=2, kl_learning_rate=4e-4, ce_learning_rate=1e-3),
+    ("resnet18", False): dict(epochs=10, kl_learning_rate=1e-5, ce_learning_rate=1e-4),
+    ("resnet18", True): dict(epochs=2, kl_learning_rate=1e-5, ce_learning_rate=5e-5),
+}
+
+
+def defaults(dataset: str, kind: Kind, preset: Preset) -> dict[str, Any]:
+    """The settings of one data set and kind of task.
+
+    Args:
+      dataset: `digit`, `fashion`, `c10`, `c100` or `tiny`.
+      kind: of the task; `indices` uses the settings of random removal.
+      preset: CaMU as in the authors' code, or as in the paper's text.
+
+    Returns:
+      `model`, `pipeline`, `original` (training of the original model), and an entry a method.
+    """
+    cifar = dataset in ("c10", "c100")
+    architecture: Literal["cnn", "resnet18"] = "resnet18" if cifar else "cnn"
+    camu = dict(_CAMU[architecture, kind == "class"])
+    if dataset == "c100" and kind == "class":
+        camu["repeat"] = 10  # section 4.2.2: "we repeatedly select the forgetting data"
+    if dataset == "tiny" and kind == "class":
+        camu["epochs"] = 10  # ours: 2 epochs over 143 images are 10 steps
+    rate = 5e-5 if cifar else 1e-3  # A.2.4
+    return {
+        "model": ModelSettings(architecture=architecture),
+        "pipeline": _CIFAR_PIPELINE if cifar else _MNIST_PIPELINE,
+        "original": TrainSettings(epochs=20 if cifar else 10, learning_rate=rate),  # A.2.4
+        "retrain": TrainSettings(epochs=40 if cifar else 20, learning_rate=rate),  # A.2.4: twice as long
+        "camu": CamuSettings.paper(**camu) if preset == "paper" else CamuSettings.reference(**camu),
+    }
