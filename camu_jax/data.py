@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from camu_jax import _validate
 from camu_jax.types import Examples
 
 
@@ -75,8 +76,8 @@ def load(
     if name not in DATASETS:
         raise ValueError(f"dataset is {name!r}; allowed: {', '.join(DATASETS)}")
     info = DATASETS[name]
-    if limit is not None and not 2 <= limit <= info.train_size:
-        raise ValueError(f"limit is {limit}; allowed: 2 to {info.train_size}, the training examples of {name}")
+    if limit is not None:
+        _validate.between(2, info.train_size, limit=limit)
     parts = _tiny() if info.tfds_name is None else _tfds(name, info, data_dir, limit, cache_dir)
     train, test = (Examples(jnp.asarray(x[:limit]), jnp.asarray(y[:limit]), info.num_classes) for x, y in parts)
     return train, test

@@ -36,7 +36,7 @@ class Pipeline:
         if self.image_size is not None:
             _validate.at_least(1, image_size=self.image_size)
 
-    def image_shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+    def image_shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one model input, for images stored as `stored`."""
         return stored if self.image_size is None else (self.image_size, self.image_size, stored[2])
 
@@ -65,7 +65,7 @@ def _flip(key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-def _crop_flip(key: jax.Array, image: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def _crop_flip(key: jax.Array, image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     del shape  # crops keep the stored size
     crop_key, flip_key = jax.random.split(key)
     padded = jnp.pad(image, ((4, 4), (4, 4), (0, 0)))
@@ -73,7 +73,7 @@ def _crop_flip(key: jax.Array, image: jax.Array, shape: tuple[int, int, int]) ->
     return _flip(flip_key, jax.lax.dynamic_slice(padded, (y, x, 0), image.shape))
 
 
-def _resized_crop(key: jax.Array, image: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def _resized_crop(key: jax.Array, image: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     h, w, _ = image.shape
     area_key, ratio_key, at_key, flip_key = jax.random.split(key, 4)
     area = h * w * jax.random.uniform(area_key, minval=0.08, maxval=1.0)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,8 @@ State = TypeVar("State")
 _SCAN = 64  # steps in one XLA program where the loop scans
 
 
-class Step(Protocol):
-    """`(state, *batches, key) -> (state, metrics)`; pure, one batch for every stream."""
-
-    def __call__(self, state: Any, *batches: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]: ...
+Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
+"""`step(state, *batches, key=key) -> (state, metrics)`; pure, one batch for every stream."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,11 +129,15 @@ def from_nnx(make: Callable[[Any], Any], module: Any | None = None) -> tuple[Mod
     views = {
         train: nnx.view(module, use_running_average=not train, raise_if_not_found=False) for train in (True, False)
     }
-    graphs = {train: nnx.split(view, nnx.Param, nnx.BatchStat, ...)[0] for train, view in views.items()}
-    rest = nnx.split(module, nnx.Param, nnx.BatchStat, ...)[3]
+
+    def parts(m: Any) -> Any:
+        return nnx.split(m, nnx.Param, nnx.BatchStat, ...)
+
+    graphs = {train: parts(view)[0] for train, view in views.items()}
+    rest = parts(module)[3]
 
     def variables_of(m: Any) -> Variables:
-        _, params, stats, _ = nnx.split(m, nnx.Param, nnx.BatchStat, ...)
+        _, params, stats, _ = parts(m)
         return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(stats)}
 
     def init(key: jax.Array) -> Variables:

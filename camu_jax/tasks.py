@@ -87,7 +87,9 @@ def _read_indices(path: Path, num_examples: int) -> list[int]:
     except OSError as error:
         raise ValueError(f"task: index file {path} cannot be read ({error.strerror or error})") from None
     except (ValueError, EOFError) as error:
-        raise ValueError(f"task: index file {path} holds something else than whole numbers ({error})") from None
+        raise ValueError(
+            f"task: index file {path} cannot be read as numbers ({error}); allowed: whole numbers"
+        ) from None
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.integer) or values.ndim != 1:
         raise ValueError(f"task: index file {path} is not one list of whole numbers; allowed: integers, shape [N]")
     if not len(values):

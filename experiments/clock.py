@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
@@ -16,10 +15,10 @@ _COMPILING = "/jax/core/compile/"
 _compiled = 0.0
 
 
-def _listen(event: str, duration: float, **_: Any) -> None:
+def _listen(event: str, duration_secs: float, **_: str | int) -> None:
     global _compiled
     if event.startswith(_COMPILING):
-        _compiled += duration
+        _compiled += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

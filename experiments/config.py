@@ -110,10 +110,15 @@ def _tyro(argv: list[str], default: Any) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-    words = re.sub(r"[\u2500-\u257f]", " ", printed.getvalue())
-    line = re.sub(r"\s+", " ", words).strip()
-    line = re.sub(r"^Parsing error ?|^Unrecognized options ?", "", line)
-    raise UsageError(re.sub(r" ?For full helptext, .*", "", line))
+    raise UsageError(_one_line(printed.getvalue()))
+
+
+def _one_line(boxed: str) -> str:
+    """The message inside tyro's box, without its title and its help text."""
+    line = " ".join(re.sub(r"[\u2500-\u257f]", " ", boxed).split())
+    line = re.sub(r" ?(Argument helptext:|For full helptext|Similar options).*", "", line)
+    line = re.sub(r"^(Value error|Invalid choice|Parsing error|Missing argument) ", "", line)
+    return line if "allowed" in line or "Expected" in line else f"{line}; allowed: what --help lists"
 
 
 def check(config: Any) -> Any:

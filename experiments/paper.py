@@ -1,2 +1,5 @@
 METHOD_NAMES = {}
-def value(*a): return None
+
+
+def value(*a):
+    return None

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import camu_jax
-from camu_jax import checkpoint, data, evaluate, tasks
+from camu_jax import _validate, checkpoint, data, evaluate, tasks
 from camu_jax.methods import METHODS
 from camu_jax.types import Examples
 from experiments import clock, console, results
@@ -57,6 +57,7 @@ def _open(config: Any) -> Session:
     info = data.DATASETS[config.dataset]
     size = info.train_size if config.limit is None else config.limit
     try:
+        _validate.between(2, info.train_size, limit=size)
         task = tasks.parse_task(config.task, info.num_classes, size)
         train, test = data.load(
             config.dataset, data_dir=config.data_dir, limit=config.limit, cache_dir=Path(config.cache_dir, "data")

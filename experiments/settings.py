@@ -26,7 +26,7 @@ class ModelSettings:
         if self.width is not None and self.width < 1:
             raise ValueError(f"model.width is {self.width}; allowed: 1 or more")
 
-    def build(self, num_classes: int, image_shape: tuple[int, int, int]) -> Model:
+    def build(self, num_classes: int, image_shape: tuple[int, ...]) -> Model:
         """The model for images of a shape."""
         if self.architecture == "cnn":
             return models.cnn(num_classes, image_shape, width=self.width or 1)

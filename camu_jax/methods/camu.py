@@ -1,6 +1,7 @@
 """CaMU as a method: Algorithm 1 prepares the tuples, the shared loop runs Algorithm 2 over them."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,12 +43,12 @@ def unlearn(key: jax.Array, problem: Problem, settings: CamuSettings) -> Predict
     if settings.kl_retain and pipeline.augment == "none":
         S = dataclasses.replace(S, retain_embedding=_embed(problem, S.retain.x))
 
-    if settings.pairing == "tuple":
-        step, streams = _paired_step, [loop.Stream(S, settings.batch_size)]
-    else:
-        pairs = (S.forget, S.counterfactual, S.counterfactual_embedding)
-        kept = (S.retain, S.retain_embedding)
-        step, streams = _independent_step, [loop.Stream(rows, settings.batch_size) for rows in (pairs, kept)]
+    step: loop.Step = _paired_step
+    rows: tuple[Any, ...] = (S,)
+    if settings.pairing == "independent":
+        step = _independent_step
+        rows = (S.forget, S.counterfactual, S.counterfactual_embedding), (S.retain, S.retain_embedding)
+    streams = [loop.Stream(part, settings.batch_size) for part in rows]
     state = _State(init_camu(problem.model, problem.original, settings), pipeline)
     state = loop.run(step, state, *streams, key=loop_key, epochs=settings.epochs, progress=problem.progress)
     return Predictor((state.camu.variables,), problem.model, pipeline)

@@ -30,6 +30,6 @@ class CNN(nn.Module):
         return Outputs(Linear(self.num_classes)(Linear(128 * self.width)(embedding)), embedding)
 
 
-def cnn(num_classes: int, image_shape: tuple[int, int, int] = (28, 28, 1), *, width: int = 1) -> Model:
+def cnn(num_classes: int, image_shape: tuple[int, ...] = (28, 28, 1), *, width: int = 1) -> Model:
     """The CNN as a `Model`."""
     return from_linen(CNN(num_classes, width), image_shape)

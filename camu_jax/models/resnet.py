@@ -65,7 +65,7 @@ class _Block(nn.Module):
 
 
 def resnet18(
-    num_classes: int, image_shape: tuple[int, int, int] = (32, 32, 3), *, width: int = 64, stem: Stem = "3x3"
+    num_classes: int, image_shape: tuple[int, ...] = (32, 32, 3), *, width: int = 64, stem: Stem = "3x3"
 ) -> Model:
     """ResNet-18 as a `Model`."""
     return from_linen(ResNet18(num_classes, width, stem), image_shape)

@@ -1,0 +1,35 @@
+# make demo    unlearns real images on any machine, no download    make test    runs the whole test suite
+# Both set up .venv first. JAX=cpu or JAX=cuda12 forces the kind of JAX; PYTHON names the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+JAX ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda12 || echo cpu)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(JAX)
+
+.PHONY: setup demo test lint clean
+
+demo: setup
+	$(BIN)/python experiments/run.py --dataset=tiny --task=data10 --seeds 0 1 2
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	@case "$(JAX)" in cpu|cuda12) ;; *) echo "JAX is '$(JAX)'; allowed: cpu, cuda12" >&2; exit 2;; esac
+	@echo "installing into $(VENV) (JAX=$(JAX); JAX=cpu or JAX=cuda12 forces either) ..."
+	$(PYTHON) -m venv $(VENV)
+	@if [ "$(JAX)" = cpu ]; then sed 's/^jax\[cuda12\]/jax/' requirements.txt; else cat requirements.txt; fi > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) cache results checkpoints
