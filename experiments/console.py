@@ -15,6 +15,7 @@ from experiments import paper
 from experiments.results import Result
 
 console = Console(soft_wrap=True, highlight=False)
+_WIDEST = 100  # columns of the table with every metric; a narrower terminal wraps it rather than cut figures
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -64,17 +65,24 @@ def _silent(progress: loop.Progress) -> None:
     del progress
 
 
+def print_table(table: Table) -> None:
+    """Prints a table whole."""
+    Console(width=max(console.width, _WIDEST), highlight=False).print(table)
+
+
 def result_table(dataset: str, task: str, results: dict[str, list[Result]], metrics: Sequence[str]) -> Table:
     """A row a method: mean ± standard deviation over the seeds, difference to Retrain, and the paper's figure."""
     seeds = max(len(r) for r in results.values())
     table = Table(
         title=f"{dataset}, {task}: percent, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}",
-        caption="second line: difference to Retrain; the paper's figure",
+        caption="below: the difference to Retrain, and the paper's own figure",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for name in (*metrics, "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     retrain = {m: _mean(results["retrain"], m) for m in metrics} if results.get("retrain") else {}
@@ -88,7 +96,7 @@ def result_table(dataset: str, task: str, results: dict[str, list[Result]], metr
                 notes.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}")
             if (printed := paper.value(dataset, task, method, metric)) is not None:
                 notes.append(f"paper {printed:g}")
-            cells.append(f"{top}\n[dim]{'; '.join(notes)}[/dim]")
+            cells.append("\n".join([top, *(f"[dim]{note}[/dim]" for note in notes)]))
         table.add_row(*cells)
     return table
 

@@ -8,8 +8,6 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/run.py` from anywhere
 
-import jax  # noqa: E402
-
 from camu_jax.data import DataError  # noqa: E402
 from experiments import config, console, runner  # noqa: E402
 
@@ -28,5 +26,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     sys.exit(main())

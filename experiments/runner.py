@@ -41,6 +41,7 @@ def run(config: Any) -> None:
     for folder in (config.out, config.checkpoint_dir, config.cache_dir):
         _writable(folder)
     jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     absl.logging.set_verbosity(absl.logging.ERROR)
     session = _open(config)
     todo = [(seed, method) for seed in config.seeds for method in config.methods if not _done(session, method, seed)]
@@ -259,4 +260,4 @@ def _print_table(session: Session) -> None:
         runs = [results.read(_path(session, method, seed)) for seed in config.seeds]
         found[method] = [r for r in runs if r is not None]
     shown = [m for m in metrics if all(m in r["metrics"] for runs in found.values() for r in runs)]
-    console.console.print(console.result_table(config.dataset, session.task.name, found, shown))
+    console.print_table(console.result_table(config.dataset, session.task.name, found, shown))
