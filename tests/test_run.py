@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from experiments import clock, config, results
 from experiments.run import main
 
