@@ -44,7 +44,10 @@ class Pipeline:
         """Resizes and normalises: `[B, h, w, c]` uint8 -> `[B, *image]` float32. Floating images pass unchanged."""
         if jnp.issubdtype(x.dtype, jnp.floating):
             return x
-        x = x.astype(jnp.float32) / 255
+        return self.normalise(x.astype(jnp.float32) / 255)
+
+    def normalise(self, x: jax.Array) -> jax.Array:
+        """As `clean`, for pixels in [0, 1], `[B, h, w, c]` floating; differentiable."""
         shape = self.image_shape(x.shape[1:])
         if x.shape[1:] != shape:
             x = jax.image.resize(x, (x.shape[0], *shape), "linear")

@@ -27,14 +27,16 @@ class Stream:
       rows: a pytree of arrays with the same leading length N, on the device.
       batch_size: rows in a batch; the last batch of a pass holds what is left, none is dropped.
       shuffle: whether each pass has a new order.
+      subset: numbers of the rows to use, `[N']`; None is all. Subsets of the same rows share one compiled program.
     """
 
     rows: Any
     batch_size: int
     shuffle: bool = True
+    subset: jax.Array | None = None
 
     def __len__(self) -> int:
-        return jax.tree.leaves(self.rows)[0].shape[0]
+        return jax.tree.leaves(self.rows)[0].shape[0] if self.subset is None else len(self.subset)
 
     @property
     def batches(self) -> int:
@@ -54,12 +56,20 @@ class Progress:
 Listener = Callable[[Progress], None]
 
 
+def part(progress: Listener | None, done: int, steps: int) -> Listener | None:
+    """The listener of one of several runs, which counts on after `done` of all `steps`."""
+    if progress is None:
+        return None
+    return lambda heard: progress(Progress(done + heard.step, steps, heard.metrics))
+
+
 def run(
     step: Step,
     state: State,
     *streams: Stream,
     key: jax.Array,
     epochs: int,
+    first_epoch: int = 0,
     max_steps: int | None = None,
     progress: Listener | None = None,
     scan: bool | None = None,
@@ -75,6 +85,7 @@ def run(
       *streams: one for every batch that `step` takes.
       key: a `jax.random` key; consumed.
       epochs: passes over the first stream.
+      first_epoch: the number of the first of them, for a run that goes on with an earlier one's key.
       max_steps: stop after so many steps, for timing; None runs every epoch to its end.
       progress: called after every step (after every chunk of steps where the loop scans).
       scan: whether many steps are one XLA program. None scans on accelerators, where it removes launch gaps, and not
@@ -98,7 +109,7 @@ def run(
     for epoch in range(epochs):
         if max_steps is not None:
             chunks = [(first, last) for first, last in chunks if epoch * count + last <= max_steps]
-        epoch_key = jax.random.fold_in(key, epoch)
+        epoch_key = jax.random.fold_in(key, first_epoch + epoch)
         orders = tuple(_orders(jax.random.fold_in(epoch_key, i), s, count) for i, s in enumerate(streams))
         for first, last in chunks:
             starts = np.array([[plan[k][0] for plan in plans] for k in range(first, last)], np.int32)
@@ -114,9 +125,14 @@ def run(
 def _orders(key: jax.Array, stream: Stream, count: int) -> jax.Array:
     """The row numbers of as many passes as `count` batches need, `[passes * N]`."""
     n, passes = len(stream), -(-count // stream.batches)
-    if not stream.shuffle:
-        return jnp.tile(jnp.arange(n), passes)
-    return jnp.concatenate([_permutation(k, n) for k in jax.random.split(key, passes)])
+    if stream.shuffle:
+        order = jnp.concatenate([_permutation(k, n) for k in jax.random.split(key, passes)])
+    else:
+        order = jnp.tile(jnp.arange(n), passes)
+    if stream.subset is None:
+        return order
+    total = jax.tree.leaves(stream.rows)[0].shape[0]
+    return jnp.pad(stream.subset[order], (0, passes * (total - n)))  # one shape for all subsets; the end is not read
 
 
 @functools.partial(jax.jit, static_argnums=1)

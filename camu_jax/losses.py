@@ -1,4 +1,4 @@
-"""The two objectives of CaMU: KL on embeddings (Eqs 3.11, 3.13) and cross-entropy on logits (Eqs 3.12, 3.14)."""
+"""KL on embeddings (Eqs 3.11, 3.13), cross-entropy on logits (Eqs 3.12, 3.14), and distillation for the baselines."""
 
 from typing import Literal
 
@@ -34,6 +34,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy of integer labels, in nats: `[..., C]`, `[...]` -> `[...]`, in float32 at least."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def distillation_kl(logits: jax.Array, target: jax.Array, *, temperature: float = 1.0) -> jax.Array:
+    """KL(softmax(target / T) || softmax(logits / T)), teacher's logits first: two `[..., C]` -> `[...]`, in nats."""
+    return embedding_kl(logits / temperature, target / temperature)
 
 
 def reduce(values: jax.Array, how: Reduction) -> jax.Array:

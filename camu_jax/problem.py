@@ -64,12 +64,14 @@ class Predictor:
       model: static.
       pipeline: static.
       aggregate: static; how an ensemble's outputs are joined: `mean` of the softmax outputs, or majority `vote`.
+      info: what the method reports about its work, scalars by name; no part of the prediction.
     """
 
     members: tuple[Variables, ...]
     model: Model = dataclasses.field(metadata={"static": True})
     pipeline: Pipeline = dataclasses.field(default=Pipeline(), metadata={"static": True})
     aggregate: Aggregate = dataclasses.field(default="mean", metadata={"static": True})
+    info: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @property
     def variables(self) -> Variables:

@@ -50,16 +50,26 @@ class TrainState:
         """The state before the first step."""
         return cls(variables, optimizer.init(variables["params"]), model, pipeline, optimizer)
 
-    def descend(self, gradient: Any, batch_stats: Any) -> "TrainState":
-        """The state after one optimizer update with `gradient`, and with new batch statistics."""
+    def descend(self, gradient: Any, batch_stats: Any, *, decay: jax.Array | float = 1.0) -> "TrainState":
+        """The state after one optimizer update with `gradient`, and with new batch statistics.
+
+        `decay` multiplies the learning rate.
+        """
         params = self.variables["params"]
         updates, opt_state = self.optimizer.update(gradient, self.opt_state, params)
+        updates = jax.tree.map(lambda u: decay * u, updates)
         variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
         return dataclasses.replace(self, variables=variables, opt_state=opt_state)
 
 
 def train_step(state: TrainState, batch: Examples, *, key: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update by the mean cross-entropy of a minibatch of stored images."""
+    loss, stats, gradient = cross_entropy_gradient(state, batch, key=key)
+    return state.descend(gradient, stats), {"loss": loss}
+
+
+def cross_entropy_gradient(state: TrainState, batch: Examples, *, key: jax.Array) -> tuple[jax.Array, Any, Any]:
+    """The mean cross-entropy of a minibatch of stored images, the new batch statistics, and the gradient."""
     x = state.pipeline.training(key, batch.x)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -67,7 +77,7 @@ def train_step(state: TrainState, batch: Examples, *, key: jax.Array) -> tuple[T
         return jnp.mean(losses.cross_entropy(out.logits, batch.y)), stats
 
     (loss, stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
-    return state.descend(gradient, stats), {"loss": loss}
+    return loss, stats, gradient
 
 
 def train(

@@ -13,7 +13,7 @@ import tyro
 
 from camu_jax import Pipeline, TrainSettings, tasks
 from camu_jax.data import DATASETS
-from camu_jax.methods import METHODS
+from camu_jax.methods import CAMU_ABLATIONS, METHODS, Method
 from experiments.settings import ModelSettings, Preset, defaults
 
 DatasetName = Literal["digit", "fashion", "c10", "c100", "tiny"]
@@ -36,7 +36,8 @@ class Options:
     dataset: DatasetName = "digit"
     """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download)."""
     methods: tuple[str, ...] = ("retrain", "camu")
-    """Methods to run, in this order."""
+    """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu; all of them
+    with all; the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the split and of the methods."""
     preset: Preset = "reference"
@@ -61,7 +62,7 @@ class Options:
 
 
 def _config_class() -> type[Options]:
-    fields = [(name, method.settings, dataclasses.field(default=method.settings())) for name, method in METHODS.items()]
+    fields = [(name, entry.settings, dataclasses.field(default=entry.settings())) for name, entry in METHODS.items()]
     config = dataclasses.make_dataclass("Config", fields, bases=(Options,), frozen=True, kw_only=True)
     config.__doc__ = Options.__doc__
     return config
@@ -121,15 +122,29 @@ def _one_line(boxed: str) -> str:
     return line if "allowed" in line or "Expected" in line else f"{line}; allowed: what --help lists"
 
 
+NAMES = (*METHODS, *(f"camu:{ablation}" for ablation in CAMU_ABLATIONS))
+"""What `methods` may hold, apart from `all`."""
+
+
+def method(config: Any, name: str) -> tuple[Method, Any]:
+    """The method behind one of `NAMES`, and its settings."""
+    base, _, ablation = name.partition(":")
+    settings = getattr(config, base)
+    if ablation:
+        settings = dataclasses.replace(settings, **CAMU_ABLATIONS[ablation])
+    return METHODS[base], settings
+
+
 def check(config: Any) -> Any:
-    """Refuses what the types alone cannot: unknown methods, repeated or negative seeds."""
-    if not config.methods:
-        raise UsageError(f"methods is empty; allowed: {', '.join(METHODS)}")
-    for name in config.methods:
-        if name not in METHODS:
-            raise UsageError(f"methods holds {name!r}; allowed: {', '.join(METHODS)}")
+    """Refuses what the types alone cannot: unknown or repeated methods and seeds. Replaces `all` by every method."""
+    names = [n for name in config.methods for n in (METHODS if name == "all" else [name])]
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(f"methods holds {name!r}; allowed: all, {', '.join(NAMES)}")
+    if not names or len(set(names)) < len(names):
+        raise UsageError(f"methods is {config.methods}; allowed: one or more different methods")
     if not config.seeds or min(config.seeds) < 0 or len(set(config.seeds)) < len(config.seeds):
         raise UsageError(f"seeds is {config.seeds}; allowed: one or more different numbers, 0 or greater")
     if config.original_seed < 0:
         raise UsageError(f"original_seed is {config.original_seed}; allowed: 0 or greater")
-    return config
+    return dataclasses.replace(config, methods=tuple(names))

@@ -14,10 +14,10 @@ import numpy as np
 
 import camu_jax
 from camu_jax import _validate, checkpoint, data, evaluate, tasks
-from camu_jax.methods import METHODS
 from camu_jax.types import Examples
 from experiments import clock, console, results
 from experiments.config import UsageError
+from experiments.config import method as method_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,8 @@ def _took(span: clock.Span) -> str:
 def _settings(session: Session, method: str, seed: int) -> dict[str, Any]:
     """Everything that decides a result; a result made from other settings is another result."""
     config, task = session.config, session.task
-    settings: dict[str, Any] = {
+    entry, settings = method_of(config, method)
+    result: dict[str, Any] = {
         "dataset": config.dataset,
         "limit": config.limit,
         "task": task.name,
@@ -159,11 +160,11 @@ def _settings(session: Session, method: str, seed: int) -> dict[str, Any]:
         "train_metrics": config.train_metrics,
         "model": dataclasses.asdict(config.model),
         "pipeline": _plain(config.pipeline),
-        method: _plain(getattr(config, method)),
+        method: _plain(settings),
     }
-    if METHODS[method].uses_original:
-        settings["original"] = _original_settings(session)
-    return settings
+    if entry.uses_original:
+        result["original"] = _original_settings(session)
+    return result
 
 
 def _path(session: Session, method: str, seed: int) -> Path:
@@ -199,11 +200,9 @@ def _cell(session: Session, original: camu_jax.Variables, method: str, seed: int
             pipeline=config.pipeline,
             progress=progress,
         )
-        settings = getattr(config, method)
+        entry, settings = method_of(config, method)
         with clock.measure() as span:
-            predictor = METHODS[method].unlearn(
-                jax.random.fold_in(method_key, zlib.crc32(method.encode())), problem, settings
-            )
+            predictor = entry.unlearn(_method_key(method_key, method), problem, settings)
             jax.block_until_ready(predictor)
     metrics = evaluate.accuracies(
         predictor,
@@ -217,13 +216,19 @@ def _cell(session: Session, original: camu_jax.Variables, method: str, seed: int
         "metrics": metrics,
         "seconds": span.seconds,
         "compile_seconds": span.compile_seconds,
-        "forward_equivalents": METHODS[method].cost(problem, settings),
+        "forward_equivalents": entry.cost(problem, settings),
+        "info": {name: float(value) for name, value in predictor.info.items()},
         "settings": _settings(session, method, seed),
         **results.provenance(),
     }
     results.write(_path(session, method, seed), result)
     figures = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     console.say(f"{label}: {figures}  {_took(span)}")
+
+
+def _method_key(key: jax.Array, method: str) -> jax.Array:
+    """A method's own key; an ablation has that of its method, so that both see the same draws."""
+    return jax.random.fold_in(key, zlib.crc32(method.partition(":")[0].encode()))
 
 
 # --- what is said before and after --------------------------------------------------------------------------------
@@ -247,7 +252,9 @@ def _announce(session: Session, todo: list[tuple[int, str]], *, trained: bool) -
     rate = clock.seconds_per_forward(session.model, session.train, config.original, config.pipeline)
     units = 0.0 if trained else 3.0 * len(session.train) * config.original.epochs
     problem = camu_jax.Problem(model=session.model, original={}, forget=forget, retain=retain, pipeline=config.pipeline)
-    units += sum(METHODS[method].cost(problem, getattr(config, method)) for _, method in todo)
+    for _, name in todo:
+        entry, settings = method_of(config, name)
+        units += entry.cost(problem, settings)
     parts = [f"{len(todo)} of {cells} results to make"] + ([] if trained else ["the original model to train"])
     console.say(f"{' and '.join(parts)}: about {clock.words(units * rate)}, and compilation")
 

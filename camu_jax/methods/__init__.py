@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from camu_jax.camu import CamuSettings
-from camu_jax.methods import camu, retrain
+from camu_jax.methods import bad_teacher, boundary, camu, neggrad, retrain, scrub, sisa, unroll
 from camu_jax.problem import Predictor
 from camu_jax.training import TrainSettings
 
@@ -27,6 +27,19 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "retrain": Method(retrain.unlearn, TrainSettings, retrain.cost, uses_original=False),
+    "neggrad": Method(neggrad.unlearn, neggrad.NegGradSettings, neggrad.cost),
+    "boundary": Method(boundary.unlearn, boundary.BoundarySettings, boundary.cost),
+    "bad_teacher": Method(bad_teacher.unlearn, bad_teacher.BadTeacherSettings, bad_teacher.cost),
+    "scrub": Method(scrub.unlearn, scrub.ScrubSettings, scrub.cost),
+    "sisa": Method(sisa.unlearn, sisa.SisaSettings, sisa.cost, uses_original=False),
+    "unroll": Method(unroll.unlearn, unroll.UnrollSettings, unroll.cost),
     "camu": Method(camu.unlearn, CamuSettings, camu.cost),
 }
-"""The registry; add an entry to add a method."""
+"""The registry, in the order of the paper's tables; add an entry to add a method."""
+
+CAMU_ABLATIONS: dict[str, dict[str, float]] = {
+    "finetune": {"kl_forget": 0.0, "kl_retain": 0.0, "ce_forget": 0.0},
+    "no_counterfactual": {"kl_forget": 0.0, "ce_forget": 0.0},
+    "no_retain_embedding": {"kl_retain": 0.0},
+}
+"""The ablations of section 4.3 (Tables 6 and 7): changes of `CamuSettings`, for `dataclasses.replace`."""
