@@ -72,11 +72,13 @@ Config = _config_class()
 """`Options` and the settings of every registered method, each under the method's name."""
 
 
-def parse(argv: Sequence[str] | None = None) -> Any:
+def parse(argv: Sequence[str] | None = None, config_class: type[Any] = Config, prog: str = "experiments/run.py") -> Any:
     """Reads the command line.
 
     Args:
       argv: arguments; None is the process's own.
+      config_class: `Config`, or a dataclass that extends it.
+      prog: the command that --help names.
 
     Returns:
       A checked `Config`.
@@ -95,19 +97,19 @@ def parse(argv: Sequence[str] | None = None) -> Any:
         raise UsageError(f"{error.argument_name}: {error.message}") from None
     known = early.dataset in DATASETS and early.preset in ("reference", "paper")
     table = defaults(early.dataset, _kind(early.task), early.preset) if known else {}
-    return check(_tyro(argv, Config(**table)))
+    return check(_tyro(argv, config_class(**table), prog))
 
 
 def _kind(task: str) -> tasks.Kind:
     return "class" if task.startswith("class") else "data"
 
 
-def _tyro(argv: list[str], default: Any) -> Any:
+def _tyro(argv: list[str], default: Any, prog: str) -> Any:
     """Tyro's parser, with its boxed messages folded into one line."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(Config, args=argv, default=default, prog="experiments/run.py")
+            return tyro.cli(type(default), args=argv, default=default, prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise

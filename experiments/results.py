@@ -6,7 +6,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,9 +17,17 @@ class DamagedResult(ValueError):
     """A result file is not what `write` made."""
 
 
-def path(out: str | Path, dataset: str, task: str, method: str, seed: int) -> Path:
+class Extra(NamedTuple):
+    """A further experiment on the same cells: its name, which opens its files' names, and its settings."""
+
+    name: str
+    settings: Any
+
+
+def path(out: str | Path, dataset: str, task: str, method: str, seed: int, extra: Extra | None = None) -> Path:
     """Where a result belongs; `camu:finetune` becomes the folder `camu-finetune`."""
-    return Path(out) / dataset / task / method.replace(":", "-") / f"seed{seed}.json"
+    file = f"seed{seed}.json" if extra is None else f"{extra.name}-seed{seed}.json"
+    return Path(out) / dataset / task / method.replace(":", "-") / file
 
 
 def write(where: Path, result: Result) -> None:

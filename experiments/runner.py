@@ -38,23 +38,28 @@ def run(config: Any) -> None:
       UsageError: bad input, found before any work starts.
       camu_jax.data.DataError: the data set is missing or damaged.
     """
-    for folder in (config.out, config.checkpoint_dir, config.cache_dir):
-        _writable(folder)
-    jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    session = _open(config)
-    todo = [(seed, method) for seed in config.seeds for method in config.methods if not _done(session, method, seed)]
-    original = _find_original(session)
-    _announce(session, todo, trained=original is not None)
+    session = open_session(config)
+    todo = missing(session)
+    original = find_original(session)
+    announce(session, todo, trained=original is not None)
     if todo:
-        variables = original if original is not None else _train_original(session)
+        variables = original if original is not None else train_original(session)
         for seed, method in todo:
             _cell(session, variables, method, seed)
     _print_table(session)
 
 
-def _open(config: Any) -> Session:
+def open_session(config: Any) -> Session:
+    """Checks folders, task and data, and loads the data.
+
+    Raises:
+      UsageError, camu_jax.data.DataError: as `run`.
+    """
+    for folder in (config.out, config.checkpoint_dir, config.cache_dir):
+        _writable(folder)
+    jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    absl.logging.set_verbosity(absl.logging.ERROR)
     info = data.DATASETS[config.dataset]
     size = info.train_size if config.limit is None else config.limit
     try:
@@ -109,7 +114,8 @@ def _original_path(session: Session) -> Path:
     return Path(session.config.checkpoint_dir) / f"{settings['dataset']}-{settings['model']['architecture']}-{digest}"
 
 
-def _find_original(session: Session) -> camu_jax.Variables | None:
+def find_original(session: Session) -> camu_jax.Variables | None:
+    """The original model, if it was trained before; a damaged one is set aside."""
     where = _original_path(session)
     like = jax.eval_shape(session.model.init, jax.random.key(0))
     try:
@@ -121,7 +127,8 @@ def _find_original(session: Session) -> camu_jax.Variables | None:
         return None
 
 
-def _train_original(session: Session) -> camu_jax.Variables:
+def train_original(session: Session) -> camu_jax.Variables:
+    """Trains and keeps the original model."""
     config = session.config
     with console.progress_bar("original model") as progress, clock.measure() as span:
         variables = camu_jax.train(
@@ -147,7 +154,13 @@ def _took(span: clock.Span) -> str:
 # --- one cell: a method and a seed --------------------------------------------------------------------------------
 
 
-def _settings(session: Session, method: str, seed: int) -> dict[str, Any]:
+def missing(session: Session, extra: results.Extra | None = None) -> list[tuple[int, str]]:
+    """The (seed, method) that have no result yet."""
+    config = session.config
+    return [(s, m) for s in config.seeds for m in config.methods if read_result(session, m, s, extra) is None]
+
+
+def result_settings(session: Session, method: str, seed: int, extra: results.Extra | None = None) -> dict[str, Any]:
     """Everything that decides a result; a result made from other settings is another result."""
     config, task = session.config, session.task
     entry, settings = method_of(config, method)
@@ -164,34 +177,51 @@ def _settings(session: Session, method: str, seed: int) -> dict[str, Any]:
     }
     if entry.uses_original:
         result["original"] = _original_settings(session)
-    return result
+    return result if extra is None else {**result, extra.name: _plain(extra.settings)}
 
 
-def _path(session: Session, method: str, seed: int) -> Path:
-    return results.path(session.config.out, session.config.dataset, session.task.name, method, seed)
+def result_path(session: Session, method: str, seed: int, extra: results.Extra | None = None) -> Path:
+    """Where the result of a cell belongs."""
+    config = session.config
+    return results.path(config.out, config.dataset, session.task.name, method, seed, extra)
 
 
-def _done(session: Session, method: str, seed: int) -> bool:
-    where = _path(session, method, seed)
+def read_result(session: Session, method: str, seed: int, extra: results.Extra | None = None) -> results.Result | None:
+    """The result of a cell, None where there is none; a damaged one is set aside.
+
+    Raises:
+      UsageError: it was made from other settings.
+    """
+    where = result_path(session, method, seed, extra)
     try:
         found = results.read(where)
     except results.DamagedResult as error:
         console.warn(f"{error}; it is set aside as {checkpoint.set_aside(where).name} and made anew")
-        return False
+        return None
     if found is None:
-        return False
-    changed = results.difference(found["settings"], _settings(session, method, seed))
+        return None
+    changed = results.difference(found["settings"], result_settings(session, method, seed, extra))
     if changed:
         raise UsageError(f"{where} was made from other settings ({changed}); give another --out, or move it away")
-    return True
+    return found
 
 
-def _cell(session: Session, original: camu_jax.Variables, method: str, seed: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Unlearned:
+    """What a method made in one cell: the predictor, its problem, its key for measuring, and the time it took."""
+
+    predictor: camu_jax.Predictor
+    problem: camu_jax.Problem
+    metric_key: jax.Array
+    span: clock.Span
+
+
+def unlearn(session: Session, original: camu_jax.Variables, method: str, seed: int) -> Unlearned:
+    """Splits the data and runs one method."""
     config = session.config
     split_key, method_key, metric_key = jax.random.split(jax.random.key(seed), 3)
     forget, retain = tasks.split(split_key, session.task, session.train)
-    label = f"{method}, seed {seed}"
-    with console.progress_bar(label) as progress:
+    with console.progress_bar(f"{method}, seed {seed}") as progress:
         problem = camu_jax.Problem(
             model=session.model,
             original=original,
@@ -204,26 +234,37 @@ def _cell(session: Session, original: camu_jax.Variables, method: str, seed: int
         with clock.measure() as span:
             predictor = entry.unlearn(_method_key(method_key, method), problem, settings)
             jax.block_until_ready(predictor)
-    metrics = evaluate.accuracies(
+    return Unlearned(predictor, problem, metric_key, span)
+
+
+def accuracies(session: Session, done: Unlearned, predictor: camu_jax.Predictor) -> dict[str, float]:
+    """The paper's accuracies of a predictor on the data of a cell."""
+    return evaluate.accuracies(
         predictor,
-        forget,
-        retain,
+        done.problem.forget,
+        done.problem.retain,
         session.test,
         forget_classes=session.task.classes,
-        augment_key=metric_key if config.train_metrics == "augmented" else None,
+        augment_key=done.metric_key if session.config.train_metrics == "augmented" else None,
     )
+
+
+def _cell(session: Session, original: camu_jax.Variables, method: str, seed: int) -> None:
+    done = unlearn(session, original, method, seed)
+    entry, settings = method_of(session.config, method)
+    metrics = accuracies(session, done, done.predictor)
     result = {
         "metrics": metrics,
-        "seconds": span.seconds,
-        "compile_seconds": span.compile_seconds,
-        "forward_equivalents": entry.cost(problem, settings),
-        "info": {name: float(value) for name, value in predictor.info.items()},
-        "settings": _settings(session, method, seed),
+        "seconds": done.span.seconds,
+        "compile_seconds": done.span.compile_seconds,
+        "forward_equivalents": entry.cost(done.problem, settings),
+        "info": {name: float(value) for name, value in done.predictor.info.items()},
+        "settings": result_settings(session, method, seed),
         **results.provenance(),
     }
-    results.write(_path(session, method, seed), result)
+    results.write(result_path(session, method, seed), result)
     figures = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    console.say(f"{label}: {figures}  {_took(span)}")
+    console.say(f"{method}, seed {seed}: {figures}  {_took(done.span)}")
 
 
 def _method_key(key: jax.Array, method: str) -> jax.Array:
@@ -234,7 +275,15 @@ def _method_key(key: jax.Array, method: str) -> jax.Array:
 # --- what is said before and after --------------------------------------------------------------------------------
 
 
-def _announce(session: Session, todo: list[tuple[int, str]], *, trained: bool) -> None:
+def announce(session: Session, todo: list[tuple[int, str]], *, trained: bool, extra_units: float = 0.0) -> None:
+    """Says what will be done, and about how long it will take on this device.
+
+    Args:
+      session: what was opened.
+      todo: the missing (seed, method).
+      trained: whether the original model is there.
+      extra_units: forward-pass equivalents of a cell beyond the method's own.
+    """
     config = session.config
     cells = len(config.seeds) * len(config.methods)
     forget, retain = tasks.split(jax.random.key(0), session.task, session.train)
@@ -254,7 +303,7 @@ def _announce(session: Session, todo: list[tuple[int, str]], *, trained: bool) -
     problem = camu_jax.Problem(model=session.model, original={}, forget=forget, retain=retain, pipeline=config.pipeline)
     for _, name in todo:
         entry, settings = method_of(config, name)
-        units += entry.cost(problem, settings)
+        units += entry.cost(problem, settings) + extra_units
     parts = [f"{len(todo)} of {cells} results to make"] + ([] if trained else ["the original model to train"])
     console.say(f"{' and '.join(parts)}: about {clock.words(units * rate)}, and compilation")
 
@@ -264,7 +313,7 @@ def _print_table(session: Session) -> None:
     metrics = ["R_tr", "F_tr", "T_s", "R_ts", "F_ts"]
     found: dict[str, list[results.Result]] = {}
     for method in config.methods:
-        runs = [results.read(_path(session, method, seed)) for seed in config.seeds]
+        runs = [read_result(session, method, seed) for seed in config.seeds]
         found[method] = [r for r in runs if r is not None]
     shown = [m for m in metrics if all(m in r["metrics"] for runs in found.values() for r in runs)]
     console.print_table(console.result_table(config.dataset, session.task.name, found, shown))

@@ -1,0 +1,100 @@
+"""Relearning (section 4.4): fine-tunes unlearned models on the retain set and watches what comes back.
+
+`python experiments/relearn.py --task=data10 --dataset=digit --methods retrain camu`
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/relearn.py` from anywhere
+
+import jax  # noqa: E402
+
+from camu_jax import TrainSettings, loop  # noqa: E402
+from camu_jax.optimizers import adam_l2  # noqa: E402
+from camu_jax.training import TrainState, train_step  # noqa: E402
+from experiments import cli, clock, config, console, plots, results, runner  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RelearnConfig(config.Config):  # type: ignore[valid-type,misc]
+    """Fine-tunes unlearned models on the retain set, and records R_tr - F_tr (class tasks: R_ts - F_ts) by epoch.
+
+    The defaults below are those of the chosen --dataset, --task and --preset: add them before --help.
+    """
+
+    relearn: TrainSettings = TrainSettings()
+
+
+def curve(session: runner.Session, done: runner.Unlearned, settings: TrainSettings) -> list[dict[str, float]]:
+    """The accuracies before relearning and after each epoch of it; every member of an ensemble relearns."""
+    problem, predictor = done.problem, done.predictor
+    optimizer = adam_l2(settings.learning_rate, settings.l2)
+    states = [TrainState.create(problem.model, v, problem.pipeline, optimizer) for v in predictor.members]
+    stream = loop.Stream(problem.retain, settings.batch_size)
+    history = [runner.accuracies(session, done, predictor)]
+    for epoch in range(settings.epochs):
+        for i, state in enumerate(states):
+            key = jax.random.fold_in(done.metric_key, 1 + i)
+            states[i] = loop.run(
+                train_step, state, stream, key=key, epochs=1, first_epoch=epoch, progress=problem.progress
+            )
+        relearned = dataclasses.replace(predictor, members=tuple(state.variables for state in states))
+        history.append(runner.accuracies(session, done, relearned))
+    return history
+
+
+def differences(history: list[dict[str, float]]) -> list[float]:
+    """What Figures 4 and 5 show: R_ts - F_ts where it was measured, else R_tr - F_tr."""
+    kind = "ts" if "F_ts" in history[0] else "tr"
+    return [h[f"R_{kind}"] - h[f"F_{kind}"] for h in history]
+
+
+def run(config: Any) -> None:
+    """Relearns every cell that has no curve yet, then draws all of them."""
+    session = runner.open_session(config)
+    extra = results.Extra("relearn", config.relearn)
+    todo = runner.missing(session, extra)
+    original = runner.find_original(session)
+    units = 3.0 * len(session.train) * config.relearn.epochs
+    runner.announce(session, todo, trained=original is not None, extra_units=units)
+    if todo and original is None:
+        original = runner.train_original(session)
+    for seed, method in todo:
+        assert original is not None
+        done = runner.unlearn(session, original, method, seed)
+        with clock.measure() as span:
+            history = curve(session, done, config.relearn)
+        found = differences(history)
+        result = {
+            "metrics": {"before": found[0], "after": found[-1]},
+            "curve": history,
+            "seconds": span.seconds,
+            "compile_seconds": span.compile_seconds,
+            "settings": runner.result_settings(session, method, seed, extra),
+            **results.provenance(),
+        }
+        results.write(runner.result_path(session, method, seed, extra), result)
+        console.say(f"{method}, seed {seed}: {' '.join(f'{d:+.2f}' for d in found)}")
+    curves = {}
+    for method in config.methods:
+        runs = [runner.read_result(session, method, seed, extra) for seed in config.seeds]
+        curves[method] = [differences(r["curve"]) for r in runs if r is not None]
+    title = f"{config.dataset}, {session.task.name}"
+    label = "R_ts - F_ts (points)" if session.task.classes else "R_tr - F_tr (points)"
+    for path in plots.relearn_curves(Path(config.out, config.dataset, session.task.name), curves, title, label):
+        console.say(f"drawn: {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    return cli.main(run, argv, RelearnConfig, "experiments/relearn.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
