@@ -52,6 +52,8 @@ def examples(name: str, x: Any, y: Any, num_classes: int) -> None:
         raise TypeError(f"{name}.x has dtype {x.dtype}; allowed: uint8 or a floating type")
     if not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"{name}.y has dtype {y.dtype}; allowed: an integer type")
+    if num_classes - 1 > jnp.iinfo(y.dtype).max:
+        raise ValueError(f"{name}.num_classes is {num_classes}; allowed: what labels of dtype {y.dtype} can hold")
     if x.ndim < 2:
         raise ValueError(f"{name}.x has shape {x.shape}; allowed: [N, *image]")
     if y.ndim != 1:

@@ -145,8 +145,8 @@ def init_camu(
     return CamuParams(
         variables=jax.tree.map(jnp.copy, variables),
         original=jax.tree.map(jnp.copy, variables),
-        kl_state=kl_optimizer.init(variables["params"]),
-        ce_state=ce_optimizer.init(variables["params"]),
+        kl_state=jax.tree.map(jnp.copy, kl_optimizer.init(variables["params"])),
+        ce_state=jax.tree.map(jnp.copy, ce_optimizer.init(variables["params"])),
         model=model,
         settings=settings,
         kl_optimizer=kl_optimizer,

@@ -105,10 +105,9 @@ def run(
     data = tuple(stream.rows for stream in streams)
     count, total = streams[0].batches, epochs * streams[0].batches
     plans = [_plan(stream, count) for stream in streams]
-    chunks = _chunks(plans, _SCAN if scan else 1)
     for epoch in range(epochs):
-        if max_steps is not None:
-            chunks = [(first, last) for first, last in chunks if epoch * count + last <= max_steps]
+        left = count if max_steps is None else min(count, max(0, max_steps - epoch * count))
+        chunks = _chunks([plan[:left] for plan in plans], _SCAN if scan else 1)
         epoch_key = jax.random.fold_in(key, first_epoch + epoch)
         orders = tuple(_orders(jax.random.fold_in(epoch_key, i), s, count) for i, s in enumerate(streams))
         for first, last in chunks:

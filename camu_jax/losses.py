@@ -24,16 +24,14 @@ def embedding_kl(embedding: jax.Array, target: jax.Array, *, direction: Directio
     Returns:
       `[...]`, in nats.
     """
-    dtype = jnp.promote_types(embedding.dtype, jnp.float32)
-    model, target = (jax.nn.log_softmax(e.astype(dtype), axis=-1) for e in (embedding, target))
+    model, target = (jax.nn.log_softmax(_at_least_float32(e), axis=-1) for e in (embedding, target))
     first, second = (target, model) if direction == "target_model" else (model, target)
     return optax.losses.kl_divergence_with_log_targets(log_predictions=second, log_targets=first)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy of integer labels, in nats: `[..., C]`, `[...]` -> `[...]`, in float32 at least."""
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(_at_least_float32(logits), labels)
 
 
 def distillation_kl(logits: jax.Array, target: jax.Array, *, temperature: float = 1.0) -> jax.Array:
@@ -44,3 +42,7 @@ def distillation_kl(logits: jax.Array, target: jax.Array, *, temperature: float 
 def reduce(values: jax.Array, how: Reduction) -> jax.Array:
     """Sum or mean of per-example losses over the minibatch: `[B]` -> `[]`."""
     return jnp.sum(values) if how == "sum" else jnp.mean(values)
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x

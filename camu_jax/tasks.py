@@ -86,7 +86,7 @@ def _read_indices(path: Path, num_examples: int) -> list[int]:
             values = np.array([int(word) for word in path.read_text().split()], np.int64)
     except OSError as error:
         raise ValueError(f"task: index file {path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, OverflowError, EOFError) as error:
         raise ValueError(
             f"task: index file {path} cannot be read as numbers ({error}); allowed: whole numbers"
         ) from None

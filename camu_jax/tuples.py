@@ -39,6 +39,7 @@ def make_tuples(
     """
     F.validate("F")
     R.validate("R")
+    F, R = jax.tree.map(jnp.asarray, (F, R))
     rows_key, pair_key = jax.random.split(key)
     return pair_tuples(pair_key, F, R[draw_rows(rows_key, len(F), len(R), replace=replace)], labels=labels)
 
@@ -75,9 +76,10 @@ def draw_labels(key: jax.Array, y_f: jax.Array, y_r: jax.Array, num_classes: int
     Returns:
       `[N]` labels of `y_f`'s dtype.
     """
-    shift = jax.random.randint(key, y_f.shape, 1, num_classes, y_f.dtype)
-    other = (y_f + shift) % num_classes
-    return other if labels == "uniform" else jnp.where(y_r == y_f, other, y_r.astype(y_f.dtype))
+    own, kept = y_f.astype(jnp.int32), y_r.astype(jnp.int32)  # a narrower type could not hold sums of labels
+    other = (own + jax.random.randint(key, own.shape, 1, num_classes, jnp.int32)) % num_classes
+    y_star = other if labels == "uniform" else jnp.where(kept == own, other, kept)
+    return y_star.astype(y_f.dtype)
 
 
 def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelRule = "uniform") -> Tuples:

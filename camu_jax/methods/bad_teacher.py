@@ -113,7 +113,7 @@ def unlearn(key: jax.Array, problem: Problem, settings: BadTeacherSettings) -> P
     rows_key, teacher_key, loop_key = jax.random.split(key, 3)
     rows = jax.random.permutation(rows_key, len(problem.retain))[: _retain_rows(problem, s)]
     retain = problem.retain[rows]
-    teachers: Any = _teachers(teacher_key, problem, s)
+    teachers: Any = make_teachers(teacher_key, problem, s)
 
     target = None
     if pipeline.augment == "none":
@@ -134,7 +134,7 @@ def _retain_rows(problem: Problem, settings: BadTeacherSettings) -> int:
     return round(settings.retain_share * len(problem.retain))
 
 
-def _teachers(key: jax.Array, problem: Problem, settings: BadTeacherSettings) -> tuple[Variables, Variables]:
+def make_teachers(key: jax.Array, problem: Problem, settings: BadTeacherSettings) -> tuple[Variables, Variables]:
     """The bad and the good teacher."""
     if settings.teachers == "official":
         return jax.jit(problem.model.init)(key), problem.original
