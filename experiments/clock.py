@@ -47,7 +47,7 @@ def seconds_per_forward(model: Model, examples: Examples, settings: TrainSetting
     variables = jax.jit(model.init)(jax.random.key(0))
     state = TrainState.create(model, variables, pipeline, adam_l2(settings.learning_rate, settings.l2))
     stream = loop.Stream(examples, settings.batch_size)
-    steps = max(1, min(stream.batches, 8))
+    steps = max(1, min(stream.batches, 4))
 
     def go() -> None:
         run = loop.run(train_step, state, stream, key=jax.random.key(0), epochs=1, max_steps=steps, scan=False)

@@ -90,13 +90,13 @@ def result_table(dataset: str, task: str, results: dict[str, list[Result]], metr
         cells = [paper.METHOD_NAMES.get(method, method)]
         for metric in (*metrics, "seconds"):
             values = [_value(r, metric) for r in runs]
-            top = f"{statistics.fmean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
-            notes = []
-            if method != "retrain" and metric in retrain:
-                notes.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}")
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            lines = [f"{statistics.fmean(values):.2f}{spread}"]
+            if retrain and method != "retrain":
+                lines.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}" if metric in retrain else "")
             if (printed := paper.value(dataset, task, method, metric)) is not None:
-                notes.append(f"paper {printed:g}")
-            cells.append("\n".join([top, *(f"[dim]{note}[/dim]" for note in notes)]))
+                lines.append(f"paper {printed:g}")
+            cells.append("\n".join(lines))
         table.add_row(*cells)
     return table
 
