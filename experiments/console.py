@@ -65,23 +65,34 @@ def _silent(progress: loop.Progress) -> None:
     del progress
 
 
-def print_table(table: Table) -> None:
-    """Prints a table whole."""
-    Console(width=max(console.width, _WIDEST), highlight=False).print(table)
+def print_results(
+    dataset: str, task: str, results: dict[str, list[Result]], metrics: Sequence[str], *, with_paper: bool
+) -> None:
+    """Prints the final table, a row a method, and above it what it shows.
+
+    Args:
+      dataset: its name.
+      task: its name.
+      results: of each method, a result a seed.
+      metrics: the columns, besides the seconds.
+      with_paper: whether the paper's own figures can be compared (not where data was left out).
+    """
+    seeds = max(len(runs) for runs in results.values())
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
+    say(f"\n{dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}")
+    printed = {
+        (method, metric): paper.value(dataset, task, method, metric) if with_paper else None
+        for method in results
+        for metric in (*metrics, "seconds")
+    }
+    Console(width=max(console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))
 
 
-def result_table(dataset: str, task: str, results: dict[str, list[Result]], metrics: Sequence[str]) -> Table:
-    """A row a method: mean ± standard deviation over the seeds, difference to Retrain, and the paper's figure."""
-    seeds = max(len(r) for r in results.values())
-    table = Table(
-        title=f"{dataset}, {task}: percent, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}",
-        caption="below: the difference to Retrain, and the paper's own figure",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title_justify="left",
-        caption_justify="left",
-    )
+def _result_table(
+    results: dict[str, list[Result]], metrics: Sequence[str], printed: dict[tuple[str, str], float | None]
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
     for name in (*metrics, "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -94,8 +105,8 @@ def result_table(dataset: str, task: str, results: dict[str, list[Result]], metr
             lines = [f"{statistics.fmean(values):.2f}{spread}"]
             if retrain and method != "retrain":
                 lines.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}" if metric in retrain else "")
-            if (printed := paper.value(dataset, task, method, metric)) is not None:
-                lines.append(f"paper {printed:g}")
+            if (figure := printed[method, metric]) is not None:
+                lines.append(f"paper {figure:g}")
             cells.append("\n".join(lines))
         table.add_row(*cells)
     return table

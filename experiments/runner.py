@@ -316,4 +316,4 @@ def _print_table(session: Session) -> None:
         runs = [read_result(session, method, seed) for seed in config.seeds]
         found[method] = [r for r in runs if r is not None]
     shown = [m for m in metrics if all(m in r["metrics"] for runs in found.values() for r in runs)]
-    console.print_table(console.result_table(config.dataset, session.task.name, found, shown))
+    console.print_results(config.dataset, session.task.name, found, shown, with_paper=config.limit is None)
