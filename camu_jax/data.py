@@ -126,7 +126,7 @@ def _decode(name: str, info: DataSet, folder: Path, split: str, size: int, count
     """Reads and checks the first `count` records of a split."""
     import tensorflow_datasets as tfds
 
-    damaged = f"data set {name} in {folder} is damaged or incomplete"
+    damaged = f"data set {name} in {folder} is damaged or incomplete (allowed: a whole copy; name it with --data_dir)"
     try:
         source: Any = tfds.builder_from_directory(str(folder)).as_data_source(split=split)
         if len(source) != size:

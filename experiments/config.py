@@ -36,8 +36,8 @@ class Options:
     dataset: DatasetName = "digit"
     """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download)."""
     methods: tuple[str, ...] = ("retrain", "camu")
-    """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu; all of them
-    with all; the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
+    """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu, or all;
+    the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds of the split and of the methods."""
     preset: Preset = "reference"
@@ -96,8 +96,11 @@ def parse(argv: Sequence[str] | None = None, config_class: type[Any] = Config, p
     except argparse.ArgumentError as error:
         raise UsageError(f"{error.argument_name}: {error.message}") from None
     known = early.dataset in DATASETS and early.preset in ("reference", "paper")
-    table = defaults(early.dataset, _kind(early.task), early.preset) if known else {}
-    return check(_tyro(argv, config_class(**table), prog))
+    default = config_class()
+    if known:
+        table = defaults(early.dataset, _kind(early.task), early.preset)
+        default = config_class(task=early.task, dataset=early.dataset, preset=early.preset, **table)
+    return check(_tyro(argv, default, prog))
 
 
 def _kind(task: str) -> tasks.Kind:

@@ -73,8 +73,22 @@ def open_session(config: Any) -> Session:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
+    return Session(config, task, train, test, _model(config, info))
+
+
+def _model(config: Any, info: data.DataSet) -> camu_jax.Model:
+    for name, values in (("mean", config.pipeline.mean), ("std", config.pipeline.std)):
+        if len(values) not in (1, info.image_shape[2]):
+            raise UsageError(f"pipeline.{name} is {values}; allowed: 1 or {info.image_shape[2]} numbers")
     shape = config.pipeline.image_shape(info.image_shape)
-    return Session(config, task, train, test, config.model.build(info.num_classes, shape))
+    model = config.model.build(info.num_classes, shape)
+    try:
+        jax.eval_shape(model.init, jax.random.key(0))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"model.architecture {config.model.architecture} does not take {shape} images ({error})"
+        ) from None
+    return model
 
 
 def _writable(folder: str) -> None:

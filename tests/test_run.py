@@ -156,6 +156,8 @@ BAD = {
     "epochs": (["--camu.epochs=0"], "epochs"),
     "learning rate": (["--camu.kl_learning_rate=nan"], "kl_learning_rate"),
     "choice": (["--camu.kl_reduction=foo"], "sum"),
+    "mean": (["--pipeline.mean", "0", "0"], "mean"),
+    "image size": (["--pipeline.image_size=2"], "(2, 2, 1)"),
     "width": (["--model.width=0"], "width"),
     "out": (["--out=/dev/null/x"], "/dev/null/x"),
     "checkpoints": (["--checkpoint_dir=/dev/null/x"], "/dev/null/x"),
