@@ -81,9 +81,12 @@ def load(path: str | Path, like: Any, description: dict[str, Any]) -> Any:
         raise CheckpointError(f"checkpoint {path} was made from other settings: {found}")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), like)
+    where = (path / "variables").resolve()
     try:
-        return ocp.load((path / "variables").resolve(), abstract)
-    except Exception as error:  # Orbax raises many types on a structure that differs
+        if _arrays(ocp.metadata(where).metadata) != _arrays(like):  # Orbax would convert another dtype
+            raise ValueError("other names, shapes or dtypes")
+        return ocp.load(where, abstract)
+    except Exception as error:  # Orbax raises many types
         raise CheckpointError(f"checkpoint {path} does not fit the model ({type(error).__name__})") from error
 
 
@@ -96,6 +99,12 @@ def set_aside(path: str | Path) -> Path:
             path.rename(aside)
             return aside
     raise OSError(f"{path} cannot be set aside: too many damaged copies beside it")
+
+
+def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each array, by where it is in the tree."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(at): (tuple(leaf.shape), str(leaf.dtype)) for at, leaf in leaves}
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,16 @@
 """The optimizers of the paper's code, as Optax transformations."""
 
 import functools
+from typing import Any
 
+import jax
 import optax
 
 
 @functools.cache  # the same settings give the same object, so a jitted step compiles once
 def adam_l2(learning_rate: float, l2: float = 1e-4) -> optax.GradientTransformation:
     """Adam with L2 regularisation added to the gradient before the moments (not AdamW)."""
-    return optax.chain(optax.add_decayed_weights(l2), optax.scale_by_adam(), optax.scale(-learning_rate))
+    return optax.chain(optax.add_decayed_weights(l2), _adam(), optax.scale(-learning_rate))
 
 
 @functools.cache
@@ -16,3 +18,14 @@ def sgd_l2(learning_rate: float, momentum: float = 0.0, l2: float = 0.0) -> opta
     """Stochastic gradient descent; L2 is added to the gradient before the momentum."""
     trace = optax.trace(decay=momentum) if momentum else optax.identity()
     return optax.chain(optax.add_decayed_weights(l2), trace, optax.scale(-learning_rate))
+
+
+def _adam() -> optax.GradientTransformation:
+    """Optax's Adam; it raises a float to an integer power, which strict dtype promotion forbids."""
+    adam = optax.scale_by_adam()
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return adam.update(updates, state, params)
+
+    return optax.GradientTransformation(adam.init, update)

@@ -2,10 +2,10 @@
 
     L = 1/(B * C) * sum_i KL(teacher_i(x_i) || f(x_i)),  teacher_i = bad on the forget set, good on the retain set
 
-Chundawat et al., "Can Bad Teaching Induce Forgetting?", AAAI 2023, Eq 3; official code:
+Chundawat et al., "Can Bad Teaching Induce Forgetting?", AAAI 2023; official code:
 github.com/vikram2000b/bad-teaching-unlearning. The good teacher is the original model, the bad one is a random
 initialisation. The CaMU paper (A.2.2) describes two teachers trained on the forget and on the retain set instead:
-`teachers="retrained"`.
+`teachers="retrained"`. The first of these knows the forget set by heart, and so forgets nothing.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ Teachers = Literal["official", "retrained"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BadTeacherSettings:
-    """Bad teaching; the defaults are the official notebook's."""
+    """Bad teaching. The official notebook has minibatches of 256 and a learning rate of 1e-4."""
 
     epochs: int = 1
     """Passes over the forget examples and the chosen retain examples."""
-    batch_size: int = 256
+    batch_size: int = 32
     """Examples in a minibatch, forget and retain mixed."""
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     """Adam's learning rate."""
     l2: float = 0.0
     """L2 regularisation, added to the gradient before Adam's moments."""

@@ -23,7 +23,7 @@ from camu_jax.types import Examples
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NegGradSettings:
-    """NegGrad with plain SGD, as in the official code."""
+    """NegGrad. Official: alpha 0.95 to 0.9999, no momentum and no ceiling; on `tiny` that forgets no class."""
 
     epochs: int = 5
     """Passes over the retain set; the forget set goes along, again and again."""
@@ -33,11 +33,11 @@ class NegGradSettings:
     """Forget examples in a minibatch."""
     learning_rate: float = 0.01
     """SGD's learning rate."""
-    momentum: float = 0.0
+    momentum: float = 0.9
     """SGD's momentum."""
     l2: float = 0.0
     """L2 regularisation, added to the gradient."""
-    alpha: float = 0.95
+    alpha: float = 0.8
     """Weight of the descent; the ascent has 1 - alpha. At 1 this is fine-tuning on the retain set."""
     forget_ceiling: float | None = 1.0
     """A forget example is left alone while its cross-entropy is above this many log C; None never stops."""

@@ -4,9 +4,10 @@
                      the retain set, then theta <- theta + sigma * sum_b g_b
     single_gradient: the same training, then theta <- theta + sigma * epochs * sum_b grad CE(theta_0; F_b)
 
-Thudi et al., "Unrolling SGD: Understanding Factors Influencing Machine Unlearning", EuroS&P 2022, section 5; official
-code: github.com/cleverhans-lab/unrolling-sgd, `amnesiac` and single-gradient unlearning. The first variant is what the
-CaMU paper describes (A.2.2). It must be plain SGD: only then is what is added back what was taken.
+Thudi et al., "Unrolling SGD: Understanding Factors Influencing Machine Unlearning", EuroS&P 2022; official code:
+github.com/cleverhans-lab/unrolling-sgd, `Correlation_unlearning.py` and `correlation_verification.py`. The first
+variant is what the CaMU paper describes (A.2.2). It must be plain SGD: only then is added back what was taken. Where
+the model is sure of the forget set its gradients are small, and a sigma far above eta is needed to forget anything.
 """
 
 import dataclasses
@@ -91,16 +92,16 @@ def unlearn(key: jax.Array, problem: Problem, settings: UnrollSettings) -> Predi
     problem.validate()
     s = settings
     forget, retain = (loop.Stream(part, s.batch_size) for part in (problem.forget, problem.retain))
-    passes: list[tuple[loop.Step, loop.Stream]] = [(forget_step, forget), (retain_step, retain)] * s.epochs
-    times = 1
+    first: loop.Step = forget_step if s.variant == "incremental" else retain_step
+    passes = list(enumerate([(first, forget), (retain_step, retain)] * s.epochs))
     if s.variant == "single_gradient":
-        passes = [(record_step, forget)] + [(retain_step, forget), (retain_step, retain)] * s.epochs
-        times = s.epochs
+        passes.insert(0, (len(passes), (record_step, forget)))
+    times = 1 if s.variant == "incremental" else s.epochs
 
     student = TrainState.create(problem.model, problem.original, problem.pipeline, sgd_l2(s.learning_rate))
     state = UnrollState.create(student)
-    done, steps = 0, sum(stream.batches for _, stream in passes)
-    for number, (step, stream) in enumerate(passes):
+    done, steps = 0, sum(stream.batches for _, (_, stream) in passes)
+    for number, (step, stream) in passes:
         progress = loop.part(problem.progress, done, steps)
         state = loop.run(step, state, stream, key=key, epochs=1, first_epoch=number, progress=progress)
         done += stream.batches
