@@ -1,0 +1,51 @@
+"""Strictness for every test, and what several of them share."""
+
+import os
+
+import hypothesis
+import jax
+import pytest
+
+from camu_jax import TrainSettings, data, models, train
+from tests.helpers import NORMED, PLAIN
+
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the runs that tests start
+jax.config.update("jax_disable_most_optimizations", True)  # compiling takes most of the time of the tests
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, max_examples=15)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(params=[PLAIN, NORMED], ids=["plain", "batchnorm"])
+def model(request):
+    """Two small layers, without and with BatchNorm."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Real handwritten digits: training and test set."""
+    return data.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def digits(tiny):
+    return tiny[0][:320]
+
+
+@pytest.fixture(scope="session")
+def cnn():
+    return models.cnn(10)
+
+
+@pytest.fixture(scope="session")
+def trained(cnn, digits):
+    """The paper's CNN, trained on 320 digits."""
+    return train(jax.random.key(0), cnn, digits, TrainSettings(epochs=10))

@@ -1,0 +1,195 @@
+"""The loop visits every row exactly once a pass, whatever the batch size, the streams and the backend."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from camu_jax import loop
+from camu_jax.loop import Stream
+from tests.helpers import assert_close
+
+
+def log_step(state, *batches, key):
+    """Writes the rows it sees, one log a stream, and the bits of its key."""
+    logs, ends, keys, count = state
+    logs = [jax.lax.dynamic_update_slice(a, b, (e,)) for a, b, e in zip(logs, batches, ends, strict=True)]
+    ends = [e + len(b) for b, e in zip(batches, ends, strict=True)]
+    keys = keys.at[count].set(jax.random.bits(key))
+    return (logs, ends, keys, count + 1), {"sizes": jnp.array([len(b) for b in batches])}
+
+
+def visits(*streams, key, steps=200, **options):
+    """The rows that each stream gave, in order, the keys' bits, and the number of steps."""
+    logs = [jnp.full(1000, -1, jnp.int32) for _ in streams]
+    state = (logs, [jnp.int32(0) for _ in streams], jnp.zeros(steps, jnp.uint32), jnp.int32(0))
+    logs, ends, keys, count = loop.run(log_step, state, *streams, key=key, **options)
+    return [np.asarray(log)[: int(end)] for log, end in zip(logs, ends, strict=True)], keys[: int(count)].tolist()
+
+
+def rows(n, batch_size, **options):
+    return Stream(jnp.arange(n, dtype=jnp.int32), batch_size, **options)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(("n", "batch_size"), [(1, 1), (5, 8), (6, 3), (7, 3), (150, 2), (133, 2)])
+def test_every_pass_visits_every_row_once(key, n, batch_size, scan):
+    (log,), keys = visits(rows(n, batch_size), key=key, epochs=2, scan=scan)
+    assert len(log) == 2 * n and len(keys) == 2 * -(-n // batch_size)
+    for epoch in np.split(log, 2):
+        assert sorted(epoch) == list(range(n))
+    if n > 5:
+        assert (log[:n] != log[n:]).any() and (log[:n] != np.arange(n)).any()
+
+
+def test_the_ragged_last_batch_is_kept(key):
+    sizes = []
+    visits(rows(7, 3), key=key, epochs=2, progress=lambda heard: sizes.append(int(heard.metrics["sizes"][0])))
+    assert sizes == [3, 3, 1, 3, 3, 1]
+
+
+def test_the_other_streams_go_along_again_and_again(key):
+    (first, short, long), _ = visits(rows(9, 3), rows(4, 2), rows(100, 5), key=key, epochs=2)
+    assert len(first) == 18 and len(long) == 30
+    for epoch in np.split(short, 2):  # three batches: one pass and a half
+        assert sorted(epoch[:4]) == [0, 1, 2, 3] and len(set(epoch[4:6])) == 2
+    for epoch in np.split(long, 2):
+        assert len(set(epoch)) == 15
+
+
+def test_a_ragged_end_within_a_longer_run(key):
+    (first, other), _ = visits(rows(8, 2), rows(3, 2), key=key, epochs=1)
+    assert sorted(first) == list(range(8)) and len(other) == 6
+    assert sorted(other[:3]) == sorted(other[3:]) == [0, 1, 2]
+
+
+def test_without_shuffling_rows_come_in_order(key):
+    (log, other), _ = visits(rows(5, 2, shuffle=False), rows(2, 1, shuffle=False), key=key, epochs=2)
+    assert log.tolist() == [0, 1, 2, 3, 4] * 2 and other.tolist() == [0, 1, 0] * 2
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_subset_visits_its_own_rows_only(key, scan):
+    subset = jnp.array([90, 3, 50, 7, 11])
+    (log,), _ = visits(rows(100, 2, subset=subset), key=key, epochs=3, scan=scan)
+    assert all(sorted(epoch) == [3, 7, 11, 50, 90] for epoch in np.split(log, 3))
+    assert len(rows(100, 2, subset=subset)) == 5 and rows(100, 2, subset=subset).batches == 3
+
+
+def test_subsets_of_the_same_rows_share_one_program(key):
+    visits(rows(30, 2, subset=jnp.arange(4)), key=key, epochs=1)
+    before = loop._single._cache_size()
+    visits(rows(30, 2, subset=jnp.arange(10, 16)), key=key, epochs=1)
+    assert loop._single._cache_size() == before
+
+
+def test_the_key_alone_decides(key):
+    first, same, other = (visits(rows(20, 3), rows(9, 2), key=k, epochs=2) for k in (key, key, jax.random.key(1)))
+    for a, b, c in zip(first[0], same[0], other[0], strict=True):
+        assert (a == b).all() and (a != c).any()
+    assert first[1] == same[1] != other[1]
+
+
+def test_every_step_has_its_own_key(key):
+    _, keys = visits(rows(30, 2), key=key, epochs=3)
+    assert len(set(keys)) == 45
+
+
+def test_a_later_epoch_goes_on_with_the_earlier_run(key):
+    (whole,), keys = visits(rows(9, 2), key=key, epochs=3)
+    (rest,), rest_keys = visits(rows(9, 2), key=key, epochs=2, first_epoch=1)
+    assert whole[9:].tolist() == rest.tolist() and keys[5:] == rest_keys
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(("max_steps", "expected"), [(0, 0), (1, 1), (10, 10), (70, 70), (76, 76), (500, 150)])
+def test_max_steps(key, scan, max_steps, expected):
+    (log,), keys = visits(rows(150, 2), key=key, epochs=2, scan=scan, max_steps=max_steps)
+    assert len(keys) == expected and log.tolist() == visits(rows(150, 2), key=key, epochs=2)[0][0][: len(log)].tolist()
+
+
+def test_zero_epochs_return_the_state(key):
+    (log,), keys = visits(rows(5, 2), key=key, epochs=0)
+    assert len(log) == 0 and keys == []
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_progress_counts_to_the_end(key, scan):
+    heard = []
+    visits(rows(140, 2), key=key, epochs=2, scan=scan, progress=heard.append)
+    assert {p.steps for p in heard} == {140}
+    expected = [64, *range(65, 71), 134, *range(135, 141)] if scan else list(range(1, 141))
+    assert [p.step for p in heard] == expected
+
+
+def test_progress_of_a_part_counts_on(key):
+    heard = []
+    visits(rows(4, 2), key=key, epochs=1, progress=loop.part(heard.append, 10, 12))
+    assert [(p.step, p.steps) for p in heard] == [(11, 12), (12, 12)] and loop.part(None, 10, 12) is None
+
+
+@functools.cache
+def descent():
+    """One step of linear regression with momentum: matrix products only."""
+    optimizer = optax.sgd(0.02, momentum=0.9)
+
+    def step(state, batch, *, key):
+        w, opt_state = state
+        x, y = batch
+
+        def loss_fn(w):
+            return jnp.mean((x @ w - y + 0.1 * jax.random.normal(key, y.shape)) ** 2)
+
+        loss, gradient = jax.value_and_grad(loss_fn)(w)
+        updates, opt_state = optimizer.update(gradient, opt_state, w)
+        return (optax.apply_updates(w, updates), opt_state), {"loss": loss}
+
+    return step, optimizer
+
+
+def test_scanning_changes_nothing(key):
+    step, optimizer = descent()
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(200, 4)), jnp.float32)
+    stream, w = Stream((x, x @ jnp.arange(4.0)), 3), jnp.zeros(4)
+    losses = {False: [], True: []}
+    found = {
+        scan: loop.run(
+            step,
+            (w, optimizer.init(w)),
+            stream,
+            key=key,
+            epochs=2,
+            scan=scan,
+            progress=lambda heard, scan=scan: losses[scan].append((heard.step, float(heard.metrics["loss"]))),
+        )
+        for scan in (False, True)
+    }
+    assert_close(found[True], found[False])
+    assert_close(losses[True], [losses[False][step - 1] for step, _ in losses[True]])
+    assert float(jnp.abs(found[False][0] - jnp.arange(4.0)).max()) < 0.2
+
+
+def test_the_first_state_survives_donation(key):
+    step, optimizer = descent()
+    w = jnp.zeros(4)
+    state = (w, optimizer.init(w))
+    loop.run(step, state, Stream((jnp.ones((5, 4)), jnp.ones(5)), 2), key=key, epochs=1)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize(
+    ("streams", "epochs", "message"),
+    [
+        ([rows(5, 2)], -1, "epochs is -1"),
+        ([rows(5, 0)], 1, r"streams\[0\].batch_size is 0"),
+        ([rows(5, 2), rows(5, -1)], 1, r"streams\[1\].batch_size is -1"),
+        ([rows(0, 2)], 1, r"rows of streams\[0\] is 0"),
+        ([rows(5, 2), rows(5, 2, subset=jnp.arange(0))], 1, r"rows of streams\[1\] is 0"),
+    ],
+)
+def test_errors(key, streams, epochs, message):
+    with pytest.raises(ValueError, match=message):
+        visits(*streams, key=key, epochs=epochs)

@@ -1,0 +1,292 @@
+"""The models' sizes and layers, and that any Flax module becomes the same pair of pure functions."""
+
+import math
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from camu_jax import Outputs, camu_step, from_linen, from_nnx, init_camu, make_tuples, models
+from camu_jax.models.layers import Conv, Linear, max_pool
+from camu_jax.models.resnet import ResNet18
+from tests.helpers import CLASSES, IMAGE, NORMED, PLAIN, WIDTH, Plain, assert_close, differ, examples, fresh
+
+X = examples(0, 6).x
+
+
+def count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "parameters", "width"),
+    [
+        (models.cnn(10), (28, 28, 1), 449_098, 256),
+        (models.cnn(10, width=2), (28, 28, 1), 1_792_138, 512),
+        (models.resnet18(10), (32, 32, 3), 11_173_962, 512),
+        (models.resnet18(10, (224, 224, 3), stem="imagenet"), (224, 224, 3), 11_181_642, 512),
+        (models.resnet18(100), (32, 32, 3), 11_173_962 + 90 * 513, 512),
+    ],
+    ids=["cnn", "wide cnn", "resnet18", "imagenet stem", "100 classes"],
+)
+def test_sizes(model, image, parameters, width):
+    variables = jax.eval_shape(model.init, jax.random.key(0))
+    assert count(variables["params"]) == parameters
+    for train in (True, False):
+        x = jax.ShapeDtypeStruct((2, *image), jnp.float32)
+        out, stats = jax.eval_shape(lambda v, x, train=train: model.apply(v, x, train=train), variables, x)
+        assert out.embedding.shape == (2, width) and out.logits.shape[0] == 2
+        chex.assert_trees_all_equal_shapes_and_dtypes(stats, variables["batch_stats"])
+
+
+def test_stages_of_resnet18():
+    """Whether a stage halves the image: 32, 16, 8, 4, and a quarter before them with the ImageNet stem."""
+    for stem, side in (("3x3", 32), ("imagenet", 8)):
+        module = ResNet18(10, 4, stem)
+        _, seen = jax.eval_shape(
+            lambda x, m=module: m.init_with_output(jax.random.key(0), x, capture_intermediates=True),
+            jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
+        )
+        blocks = [seen["intermediates"][f"_Block_{i}"]["__call__"][0].shape[1:] for i in range(8)]
+        assert blocks == [
+            (max(side >> stage, 1), max(side >> stage, 1), 4 << stage) for stage in range(4) for _ in "ab"
+        ]
+
+
+def test_the_cnn_is_affine_behind_its_embedding(cnn):
+    """No ReLU at or after the embedding, as in the authors' code."""
+    variables = jax.jit(cnn.init)(jax.random.key(0))
+    out = jax.jit(cnn.eval)(variables, examples(0, 4, image=(28, 28, 1)).x)
+    assert 0.2 < float((out.embedding < 0).mean()) < 0.8
+    leaves = {leaf.shape: np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(variables["params"])}
+    hand = np.asarray(out.embedding, np.float64)
+    for width, features in ((256, 128), (128, 10)):
+        hand = hand @ leaves[width, features] + leaves[(features,)]
+    assert_close(out.logits, hand)
+
+
+def test_a_convolution_by_patches_is_the_same_one(key):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 7, 2)), jnp.float32)
+    layers = [Conv(4, patches=patches) for patches in (True, False)]
+    variables = jax.jit(layers[0].init)(key, x)
+    chex.assert_trees_all_equal(variables, jax.jit(layers[1].init)(key, x))
+    results = [
+        jax.jit(jax.value_and_grad(lambda v, x, m=m: (m.apply(v, x) ** 2).sum(), argnums=(0, 1)))(variables, x)
+        for m in layers
+    ]
+    assert_close(*results, atol=1e-4)  # sums of hundreds of squares
+    reference = nn.Conv(4, (5, 5))
+    assert_close(layers[0].apply(variables, x), reference.apply(variables, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 7, 2), (1, 2, 3, 1)])
+def test_max_pool_equals_flax(shape):
+    x = jnp.asarray(np.random.default_rng(0).permutation(math.prod(shape)).reshape(shape), jnp.float32)
+    flax_pool = lambda x: nn.max_pool(x, (2, 2), strides=(2, 2))  # noqa: E731
+    chex.assert_trees_all_equal(max_pool(x), flax_pool(x))
+    gradients = [jax.grad(lambda x, pool=pool: (jnp.sin(pool(x))).sum())(x) for pool in (max_pool, flax_pool)]
+    chex.assert_trees_all_equal(*gradients)
+
+
+@pytest.mark.parametrize(("layer", "fan_in"), [(Linear(50), 36), (Conv(50, size=3), 36)])
+def test_initialisation_is_pytorchs_default(key, layer, fan_in):
+    """U(-1/sqrt(fan in), 1/sqrt(fan in)), for weights and biases."""
+    x = jnp.zeros((1, 36)) if isinstance(layer, Linear) else jnp.zeros((1, 5, 5, 4))
+    bound = 1 / math.sqrt(fan_in)
+    for leaf in jax.tree.leaves(layer.init(key, x)):
+        assert 0.9 * bound < float(jnp.abs(leaf).max()) <= bound
+        assert abs(float(leaf.std()) - bound / math.sqrt(3)) < 0.15 * bound
+
+
+def test_variables_are_new_for_a_new_key(model):
+    first, same, other = (model.init(jax.random.key(s)) for s in (0, 0, 1))
+    chex.assert_trees_all_equal(first, same)
+    assert set(first) == {"params", "batch_stats"} and differ(first["params"], other["params"])
+
+
+def test_without_batchnorm_batches_are_joined():
+    variables, sizes = fresh(PLAIN), []
+
+    def apply(variables, x, *, train):
+        sizes.append((len(x), train))
+        return PLAIN.apply(variables, x, train=train)
+
+    outputs, stats = models_with(PLAIN, apply).train(variables, [X[:1], X[1:4], X[4:]])
+    assert sizes == [(6, True)] and stats == {}
+    for out, x in zip(outputs, (X[:1], X[1:4], X[4:]), strict=True):
+        assert_close(out, PLAIN.eval(variables, x))
+
+
+def models_with(model, apply):
+    return type(model)(model.init, apply)
+
+
+def test_with_batchnorm_batches_stay_apart_and_in_order():
+    variables = fresh(NORMED)
+    outputs, stats = NORMED.train(variables, [X[:2], 3 * X[2:]])
+    by_hand = variables
+    for out, x in zip(outputs, (X[:2], 3 * X[2:]), strict=True):
+        expected, updated = NORMED.apply(by_hand, x, train=True)
+        by_hand = {**by_hand, "batch_stats": updated}
+        assert_close(out, expected)
+    assert_close(stats, by_hand["batch_stats"])
+    assert differ(stats, NORMED.train(variables, [3 * X[2:], X[:2]])[1])
+    joined, _ = NORMED.train(variables, [jnp.concatenate([X[:2], 3 * X[2:]])])
+    assert differ(joined[0].logits[:2], outputs[0].logits)
+
+
+def test_running_statistics_follow_the_batch():
+    variables = fresh(NORMED)
+    variables = {**variables, "batch_stats": {"norm": {"mean": jnp.full(WIDTH, 2.0), "var": jnp.full(WIDTH, 3.0)}}}
+    layer = variables["params"]["embed"]
+    h = np.asarray(X, np.float64).reshape(6, -1) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+    _, stats = NORMED.train(variables, [X])
+    assert_close(stats["norm"], {"mean": 0.9 * 2 + 0.1 * h.mean(0), "var": 0.9 * 3 + 0.1 * h.var(0)})
+
+
+def test_resnets_running_statistics_keep_nine_tenths():
+    model, black = models.resnet18(3, (8, 8, 3), width=2), jnp.zeros((2, 8, 8, 3))
+    variables = jax.tree.map(lambda a: jnp.ones(a.shape), jax.eval_shape(model.init, jax.random.key(0)))
+    first = jax.jit(lambda v, x: model.train(v, [x])[1]["BatchNorm_0"])(variables, black)
+    assert_close(first, {"mean": np.full(2, 0.9), "var": np.full(2, 0.9)})  # the first layer has no bias
+
+
+def test_evaluation_uses_the_recorded_statistics_and_keeps_them():
+    variables = fresh(NORMED)
+    whole, stats = NORMED.apply(variables, X, train=False)
+    chex.assert_trees_all_equal(stats, variables["batch_stats"])
+    assert_close(NORMED.eval(variables, X[:1]), jax.tree.map(lambda a: a[:1], whole))
+    moved = {**variables, "batch_stats": jax.tree.map(lambda a: a + 1, variables["batch_stats"])}
+    assert differ(NORMED.eval(moved, X), whole)
+
+
+def test_linen_modules_give_their_own_outputs(model):
+    module = {PLAIN: Plain(), NORMED: None}[model]
+    out = model.eval(fresh(model), X)
+    assert isinstance(out, Outputs)
+    chex.assert_shape([out.logits, out.embedding], [(6, CLASSES), (6, WIDTH)])
+    if module is not None:
+        logits, embedding = module.apply(module.init(jax.random.key(0), X), X)
+        chex.assert_trees_all_equal(out, Outputs(logits, embedding))
+
+
+def test_equal_linen_modules_are_one_model():
+    assert from_linen(Plain(), IMAGE) is PLAIN and from_linen(Plain(), (2, 2, 1)) is not PLAIN
+
+
+class NnxPlain(nnx.Module):
+    def __init__(self, rngs):
+        self.embed = nnx.Linear(16, WIDTH, rngs=rngs)
+        self.classify = nnx.Linear(WIDTH, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        embedding = self.embed(x.reshape(x.shape[0], -1))
+        return self.classify(embedding), embedding
+
+
+class NnxNormed(NnxPlain):
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.norm = nnx.BatchNorm(WIDTH, momentum=0.9, rngs=rngs)
+
+    def __call__(self, x):
+        embedding = jnp.tanh(self.norm(self.embed(x.reshape(x.shape[0], -1))))
+        return Outputs(self.classify(embedding), embedding)
+
+
+NNX = pytest.mark.parametrize("make", [NnxPlain, NnxNormed], ids=["plain", "batchnorm"])
+
+
+@NNX
+def test_nnx_modules_give_their_own_outputs(make):
+    module = make(nnx.Rngs(3))
+    model, variables = from_nnx(make, module)
+    module.eval()
+    for train in (False, True):
+        if train:
+            module.train()
+        out, stats = model.apply(variables, X, train=train)
+        own = module(X)
+        own = own if isinstance(own, Outputs) else Outputs(*own)
+        assert_close(out, own)
+        assert_close(stats, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)))
+    assert bool(stats) == (make is NnxNormed)
+
+
+@NNX
+def test_nnx_variables_are_new_for_a_new_key(make):
+    model, variables = from_nnx(make)
+    first, same, other = (model.init(jax.random.key(s)) for s in (0, 0, 1))
+    chex.assert_trees_all_equal_shapes_and_dtypes(first, variables)
+    chex.assert_trees_all_equal(first, same)
+    assert differ(first["params"], other["params"])
+
+
+@NNX
+def test_unlearning_an_nnx_module_in_place(make):
+    module = make(nnx.Rngs(3))
+    model, variables = from_nnx(make, module)
+    before = jax.device_get(variables)
+    S = make_tuples(jax.random.key(0), examples(1, 8), examples(2, 9))
+    params = init_camu(model, variables)
+    losses = []
+    for _ in range(30):
+        params, metrics = camu_step(params, S)
+        losses.append(float(metrics["ce"]))
+    assert losses[-1] < losses[0]
+    module.eval()
+    chex.assert_trees_all_equal(variables, before)
+    unlearned = params.variables
+    nnx.update(module, unlearned["params"], unlearned["batch_stats"])
+    own = module(X)
+    assert_close(own.logits if isinstance(own, Outputs) else own[0], model.eval(unlearned, X).logits)
+
+
+def test_unlearning_a_linen_module(model):
+    """What a user does with a plain Flax module and its variables."""
+    variables = fresh(model)
+    S = make_tuples(jax.random.key(0), examples(1, 8), examples(2, 9))
+    params = init_camu(model, variables, kl_optimizer=optax.sgd(0.01), ce_optimizer=optax.sgd(0.3))
+    losses = []
+    for _ in range(30):
+        params, metrics = camu_step(params, S)
+        losses.append(float(metrics["ce"]))
+    assert losses[-1] < losses[0]
+    chex.assert_trees_all_equal_shapes_and_dtypes(params.variables, variables)
+
+
+class Odd(nn.Module):
+    """Returns logits alone, a triple, or a list."""
+
+    what: str
+
+    @nn.compact
+    def __call__(self, x):
+        z = nn.Dense(CLASSES)(x.reshape(x.shape[0], -1))
+        return {"array": z, "triple": (z, z, z), "list": [z, z]}[self.what]
+
+
+@pytest.mark.parametrize(("what", "named"), [("array", r"\w+"), ("triple", "tuple"), ("list", "list")])
+def test_a_module_that_returns_something_else_is_refused(what, named):
+    model = from_linen(Odd(what), IMAGE)
+    variables = model.init(jax.random.key(0))
+    for train in (True, False):
+        with pytest.raises(TypeError, match=rf"returned a {named}; allowed: the pair \(logits, embedding\)"):
+            model.apply(variables, X, train=train)
+
+
+class Cached(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.variable("cache", "seen", lambda: x)
+        return x, x
+
+
+def test_other_collections_are_refused():
+    with pytest.raises(ValueError, match=r"variables holds \['cache'\]|has no 'params'"):
+        from_linen(Cached(), IMAGE).init(jax.random.key(0))

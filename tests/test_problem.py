@@ -1,0 +1,85 @@
+"""What a problem refuses, and how an ensemble decides."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from camu_jax import Examples, Model, Outputs, Pipeline, Predictor, Problem
+from tests.helpers import assert_close, np_log_softmax
+
+X, Y = jnp.zeros((3, 4, 4, 1), jnp.uint8), jnp.array([0, 1, 2])
+GOOD = Examples(X, Y, 3)
+BAD = {
+    "no forget example": (dict(forget=GOOD[:0]), ValueError, "forget is empty"),
+    "no retain example": (dict(retain=GOOD[:0]), ValueError, "retain is empty"),
+    "label": (dict(retain=Examples(X, Y + 1, 3)), ValueError, "retain.y holds the label 3"),
+    "float labels": (dict(forget=Examples(X, Y.astype(jnp.float32), 3)), TypeError, "forget.y has dtype float32"),
+    "shapes": (dict(retain=Examples(X[:, :3], Y, 3)), ValueError, "forget images are .* retain images"),
+    "dtypes": (dict(retain=Examples(X.astype(jnp.float32), Y, 3)), ValueError, "forget images are .* retain images"),
+    "classes": (dict(retain=Examples(X, Y, 4)), ValueError, "forget.num_classes is 3, retain.num_classes 4"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_problem_is_refused_by_name(case):
+    changes, error, message = BAD[case]
+    problem = Problem(model=MODEL, original={}, forget=GOOD, retain=GOOD)
+    problem.validate()
+    with pytest.raises(error, match=f"{message}.*allowed"):
+        dataclasses.replace(problem, **changes).validate()
+
+
+MODEL = Model(
+    lambda key: {}, lambda variables, x, *, train: (Outputs(variables["params"]["z"], variables["params"]["e"]), {})
+)
+
+
+def ensemble(logits, aggregate="mean"):
+    """One member for each `[B, C]` in `logits`, whatever the images."""
+    members = tuple({"params": {"z": jnp.array(z), "e": jnp.full((len(z), 2), float(i))}} for i, z in enumerate(logits))
+    return Predictor(members, MODEL, aggregate=aggregate)
+
+
+SPLIT = [[[0.0, 5.0, 0.0]], [[0.0, 0.0, 1.0]], [[0.0, 0.0, 1.0]]]  # one sure vote for 1, two weak ones for 2
+
+
+@pytest.mark.parametrize(("aggregate", "winner"), [("mean", 1), ("vote", 2)])
+def test_mean_and_vote_may_differ(aggregate, winner):
+    out = ensemble(SPLIT, aggregate)(X[:1])
+    assert int(out.logits.argmax()) == winner
+    assert_close(out.embedding, [[0.0, 0.0, 1.0, 1.0, 2.0, 2.0]])
+
+
+def test_the_mean_is_of_probabilities():
+    out = ensemble(SPLIT)(X[:1])
+    expected = jnp.exp(np_log_softmax(SPLIT).astype(jnp.float32)).mean(0)
+    assert_close(jnp.exp(out.logits), expected)
+
+
+@pytest.mark.parametrize(
+    ("votes", "winner"), [((2, 0, 1), 0), ((2, 1), 1), ((1, 2, 2, 1), 1), ((0, 2, 2), 2), ((2, 2, 1, 1, 0), 1)]
+)
+def test_ties_of_votes_go_to_the_lowest_class(votes, winner):
+    out = ensemble([jax.nn.one_hot(jnp.array([v]), 3) for v in votes], "vote")(X[:1])
+    assert int(out.logits.argmax()) == winner and bool(jnp.isfinite(out.logits).all())
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "vote"])
+def test_a_single_model_answers_with_its_own_logits(aggregate):
+    out = ensemble(SPLIT[:1], aggregate)(X[:1])
+    assert_close(out.logits, SPLIT[0], rtol=0, atol=0)
+
+
+def test_variables_are_those_of_a_single_model():
+    assert ensemble(SPLIT[:1]).variables["params"]["z"].shape == (1, 3)
+    with pytest.raises(ValueError, match="predictor has 3 members; allowed: 1"):
+        _ = ensemble(SPLIT).variables
+
+
+def test_stored_images_pass_the_pipeline(key):
+    model = Model(lambda k: {}, lambda v, x, *, train: (Outputs(x[:, 0, 0], x[:, 0, 0]), {}))
+    x = jnp.full((2, 3, 3, 1), 51, jnp.uint8)
+    out = Predictor(({"params": {}},), model, Pipeline(mean=(0.1,), std=(0.5,)))(x)
+    assert_close(out.logits, [[0.2], [0.2]])

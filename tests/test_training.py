@@ -1,0 +1,98 @@
+"""One training step by hand, and whole runs on real digits."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from camu_jax import Examples, Pipeline, Predictor, TrainSettings, accuracy, evaluate, train
+from camu_jax.optimizers import sgd_l2
+from camu_jax.training import TrainState, train_step
+from tests.helpers import (
+    NORMED,
+    PLAIN,
+    assert_close,
+    differ,
+    examples,
+    fresh,
+    np_cross_entropy,
+    np_log_softmax,
+    np_plain,
+)
+
+D = examples(0, 12)
+QUICK = TrainSettings(epochs=2, batch_size=5, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.25])
+def test_a_step_descends_the_mean_cross_entropy(key, decay):
+    """The gradient of softmax regression on the embedding, in float64."""
+    variables = fresh(PLAIN)
+    logits, embedding = np_plain(variables, D.x)
+    residual = (np.exp(np_log_softmax(logits)) - np.eye(3)[np.asarray(D.y)]) / 12
+    before = jax.tree.map(lambda a: np.asarray(a, np.float64), variables["params"]["classify"])
+    state = TrainState.create(PLAIN, variables, Pipeline(), sgd_l2(0.5))
+    if decay == 1:
+        state, metrics = train_step(state, D, key=key)
+        assert_close(metrics, {"loss": np_cross_entropy(logits, D.y).mean()})
+    else:
+        gradient = jax.tree.map(jnp.zeros_like, variables["params"])
+        gradient["classify"] = {"bias": residual.sum(0), "kernel": embedding.T @ residual}
+        gradient = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), gradient)
+        state = state.descend(gradient, {}, decay=decay)
+    expected = {
+        "bias": before["bias"] - decay * 0.5 * residual.sum(0),
+        "kernel": before["kernel"] - decay * 0.5 * embedding.T @ residual,
+    }
+    assert_close(state.variables["params"]["classify"], expected)
+
+
+def test_batch_statistics_follow(key):
+    state = TrainState.create(NORMED, fresh(NORMED), Pipeline(), sgd_l2(0.1))
+    found, _ = train_step(state, D, key=key)
+    assert_close(found.variables["batch_stats"], NORMED.train(fresh(NORMED), [D.x])[1])
+
+
+def test_the_key_alone_decides(model, key):
+    first, same, other = (train(k, model, D, QUICK) for k in (key, key, jax.random.key(1)))
+    chex.assert_trees_all_equal(first, same)
+    assert differ(first["params"], other["params"])
+
+
+def test_settings_and_augmentation_matter(key):
+    stored = Examples((D.x * 255).astype(jnp.uint8), D.y, 3)
+    plain = train(key, PLAIN, stored, QUICK)
+    for settings, pipeline in (
+        (TrainSettings(epochs=2, batch_size=5, learning_rate=0.01, l2=0.5), Pipeline()),
+        (QUICK, Pipeline(augment="crop_flip")),
+        (QUICK, Pipeline(mean=(0.5,))),
+    ):
+        assert differ(train(key, PLAIN, stored, settings, pipeline=pipeline), plain)
+
+
+def test_progress_hears_every_step(key):
+    heard = []
+    train(key, PLAIN, D, QUICK, progress=heard.append)
+    assert [(p.step, p.steps) for p in heard] == [(i, 6) for i in range(1, 7)]
+    assert all(set(p.metrics) == {"loss"} for p in heard)
+
+
+def test_the_cnn_learns_real_digits(cnn, trained, digits, tiny):
+    predictor = Predictor((trained,), cnn)
+    assert accuracy(evaluate.outputs(predictor, digits.x).logits, digits.y) > 95
+    assert accuracy(evaluate.outputs(predictor, tiny[1].x).logits, tiny[1].y) > 85
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 0), ("batch_size", 0), ("learning_rate", -1.0), ("l2", -0.1), ("learning_rate", float("nan"))],
+)
+def test_bad_settings_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; allowed: a finite number >= "):
+        TrainSettings(**{name: value})
+
+
+def test_bad_examples_are_named(key):
+    with pytest.raises(ValueError, match="examples is empty"):
+        train(key, PLAIN, D[:0], QUICK)
