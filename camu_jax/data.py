@@ -197,7 +197,7 @@ def _cached(cache_dir: str | Path | None, folder: Path, split: str) -> Path | No
 def _read_cache(cached: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
     try:
         return np.load(cached / "x.npy", mmap_mode="r"), np.load(cached / "y.npy")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None, None
 
 

@@ -21,9 +21,9 @@ from PIL import Image
 from camu_jax import data
 from camu_jax.data import DATASETS, DataError
 
-REAL = next(
-    (p for p in (Path(__file__).parents[2] / "shared/tfds", Path(os.getenv("TFDS_DATA_DIR", "/-"))) if p.is_dir()), None
-)
+FOLDERS = Path(__file__).parents[2] / "shared/tfds", Path(os.environ.get("TFDS_DATA_DIR") or "/nowhere")
+REAL = [(n, f) for n, info in DATASETS.items() for f in FOLDERS if info.tfds_name and (f / info.tfds_name).is_dir()]
+NONE = pytest.param("digit", None, marks=pytest.mark.skip(reason="no ../shared/tfds here, and no TFDS_DATA_DIR"))
 TRAIN, TEST = 20, 8
 
 
@@ -49,10 +49,9 @@ def test_tiny_shows_the_digits_of_scikit_learn(tiny):
     digits = load_digits()
     assert sorted(np.concatenate([part.y for part in tiny])) == sorted(digits.target)
     x, y = (np.asarray(a) for a in (tiny[0].x, tiny[0].y))
-    for i in (0, 700, 1436):  # shrunk again, the nearest original is of the same class and almost equal
+    for i in range(50):  # shrunk again, the nearest original is of the same class
         small = np.asarray(Image.fromarray(x[i, :, :, 0]).resize((8, 8), Image.Resampling.BOX), float)
-        distance = np.abs(digits.images * (255 / 16) - small).mean((1, 2))
-        assert digits.target[distance.argmin()] == y[i] and distance.min() < 8
+        assert digits.target[np.abs(digits.images * (255 / 16) - small).mean((1, 2)).argmin()] == y[i]
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(2, (2, 2)), (300, (300, 300)), (1000, (1000, 360)), (1437, (1437, 360))])
@@ -346,20 +345,14 @@ def test_a_cache_that_cannot_be_written_is_no_error(digit, where, parts):
     chex.assert_trees_all_equal(found, tuple(parts.values()))
 
 
-@pytest.mark.skipif(REAL is None, reason="needs real data: ../shared/tfds beside the checkout, or TFDS_DATA_DIR")
-@pytest.mark.parametrize("name", ["digit", "fashion", "c10", "c100"])
-def test_real_data(name):
+@pytest.mark.parametrize(("name", "folder"), REAL or [NONE])
+def test_real_data(name, folder):
     info = DATASETS[name]
-    if not (REAL / info.tfds_name).is_dir():
-        pytest.skip(f"needs real data: {REAL} has no {info.tfds_name}")
-    train, test = data.load(name, data_dir=REAL, limit=500)
+    train, test = data.load(name, data_dir=folder, limit=500)
     for part in (train, test):
         chex.assert_shape(part.x, (500, *info.image_shape))
         chex.assert_type([part.x, part.y], [jnp.uint8, jnp.int32])
         assert part.num_classes == info.num_classes and len(np.unique(part.y)) > 0.9 * info.num_classes
         assert 20 < float(part.x.astype(jnp.float32).mean()) < 180
-    assert differ_pairwise(train.x, test.x)
-
-
-def differ_pairwise(a, b):
-    return len(np.unique(np.concatenate([a, b]).reshape(len(a) + len(b), -1), axis=0)) > 0.99 * (len(a) + len(b))
+    images = np.concatenate([part.x.reshape(500, -1) for part in (train, test)])
+    assert len(np.unique(images, axis=0)) > 990
