@@ -63,11 +63,8 @@ def load(path: str | Path, like: Any, description: dict[str, Any]) -> Any:
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(path)
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        sums, found = dict(manifest["sha256"]), manifest["description"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {path}: its manifest cannot be read ({error})") from None
+    manifest = _manifest(path)
+    sums, found = manifest["sha256"], manifest["description"]
     names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()} - {_MANIFEST}
     if names != set(sums):
         odd = sorted(names ^ set(sums))[0]
@@ -88,6 +85,23 @@ def load(path: str | Path, like: Any, description: dict[str, Any]) -> Any:
         return ocp.load(where, abstract)
     except Exception as error:  # Orbax raises many types
         raise CheckpointError(f"checkpoint {path} does not fit the model ({type(error).__name__})") from error
+
+
+def description(path: str | Path) -> dict[str, Any]:
+    """What was given to `save`; the variables are not checked.
+
+    Raises:
+      CheckpointError: the manifest is missing or damaged.
+    """
+    return dict(_manifest(Path(path))["description"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        return {name: dict(manifest[name]) for name in ("sha256", "description")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"checkpoint {path}: its manifest cannot be read ({error})") from None
 
 
 def set_aside(path: str | Path) -> Path:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from camu_jax import _validate
 from camu_jax.types import Examples
 
 Kind = Literal["data", "class", "indices"]
@@ -131,3 +132,23 @@ def split(key: jax.Array, task: Task, train: Examples) -> tuple[Examples, Exampl
     if chosen.all() or not chosen.any():
         raise ValueError(f"task {task.name} leaves the {'retain' if chosen.all() else 'forget'} set empty")
     return train[jnp.flatnonzero(chosen)], train[jnp.flatnonzero(~chosen)]
+
+
+def hold_out(key: jax.Array, examples: Examples, count: int) -> tuple[Examples, Examples]:
+    """Draws a validation set at random, for choosing settings without the test set.
+
+    Args:
+      key: a `jax.random` key; consumed.
+      examples: the training set, `N`.
+      count: examples to hold out, 1 to N - 1.
+
+    Returns:
+      The `count` examples and the N - `count` others, both in the order of `examples`.
+
+    Raises:
+      ValueError: `count` is out of range.
+    """
+    _validate.between(1, len(examples) - 1, count=count)
+    held = np.zeros(len(examples), bool)
+    held[np.asarray(jax.random.permutation(key, len(examples))[:count])] = True
+    return examples[jnp.flatnonzero(held)], examples[jnp.flatnonzero(~held)]

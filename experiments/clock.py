@@ -59,6 +59,11 @@ def seconds_per_forward(model: Model, examples: Examples, settings: TrainSetting
     return span.seconds / (3.0 * min(steps * settings.batch_size, len(examples)))
 
 
+def took(span: Span) -> str:
+    """What a block took, in words."""
+    return f"{span.seconds:.1f} s (and {span.compile_seconds:.1f} s compiling)"
+
+
 def words(seconds: float) -> str:
     """A duration as people say it."""
     if seconds < 90:

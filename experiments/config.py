@@ -52,6 +52,10 @@ class Options:
     """Folder of compiled programs and decoded images; safe to delete."""
     limit: int | None = None
     """Use only N training and at most N test examples, for a quick look."""
+    validation: int = 0
+    """Hold N training examples out and measure on them instead of the test set, for choosing settings."""
+    keep_models: bool = True
+    """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model."""
     train_metrics: Literal["clean", "augmented"] = "clean"
     """Measure R_tr and F_tr on clean images, or on augmented ones as the paper did for CIFAR."""
     original_seed: int = 0

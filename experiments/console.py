@@ -34,6 +34,15 @@ def fail(text: str) -> None:
     _stderr.print(f"error: {' '.join(text.split())}", style="bold red", markup=False)
 
 
+METRICS = ("R_tr", "F_tr", "T_s", "R_ts", "F_ts")
+"""The paper's accuracies, in its order."""
+
+
+def metrics(values: dict[str, float]) -> str:
+    """Metrics in one line, in the paper's order."""
+    return "  ".join(f"{name} {values[name]:.2f}" for name in METRICS if name in values)
+
+
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[loop.Listener]:
     """A bar with steps, times and the losses; on a terminal only."""

@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python exper
 
 import jax  # noqa: E402
 
-from camu_jax import TrainSettings, loop  # noqa: E402
+from camu_jax import Predictor, Problem, TrainSettings, loop  # noqa: E402
 from camu_jax.optimizers import adam_l2  # noqa: E402
 from camu_jax.training import TrainState, train_step  # noqa: E402
 from experiments import cli, clock, config, console, plots, results, runner  # noqa: E402
+from experiments.cells import Cell, all_cells  # noqa: E402
+from experiments.session import find_original, open_session, train_original  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,21 +33,20 @@ class RelearnConfig(config.Config):  # type: ignore[valid-type,misc]
     relearn: TrainSettings = TrainSettings()
 
 
-def curve(session: runner.Session, done: runner.Unlearned, settings: TrainSettings) -> list[dict[str, float]]:
+def curve(cell: Cell, problem: Problem, predictor: Predictor, settings: TrainSettings) -> list[dict[str, float]]:
     """The accuracies before relearning and after each epoch of it; every member of an ensemble relearns."""
-    problem, predictor = done.problem, done.predictor
     optimizer = adam_l2(settings.learning_rate, settings.l2)
     states = [TrainState.create(problem.model, v, problem.pipeline, optimizer) for v in predictor.members]
     stream = loop.Stream(problem.retain, settings.batch_size)
-    history = [runner.accuracies(session, done, predictor)]
+    history = [cell.accuracies(predictor)]
     for epoch in range(settings.epochs):
         for i, state in enumerate(states):
-            key = jax.random.fold_in(done.metric_key, 1 + i)
+            key = jax.random.fold_in(cell.keys[2], 1 + i)
             states[i] = loop.run(
                 train_step, state, stream, key=key, epochs=1, first_epoch=epoch, progress=problem.progress
             )
         relearned = dataclasses.replace(predictor, members=tuple(state.variables for state in states))
-        history.append(runner.accuracies(session, done, relearned))
+        history.append(cell.accuracies(relearned))
     return history
 
 
@@ -57,34 +58,35 @@ def differences(history: list[dict[str, float]]) -> list[float]:
 
 def run(config: Any) -> None:
     """Relearns every cell that has no curve yet, then draws all of them."""
-    session = runner.open_session(config)
+    session = open_session(config)
+    cells = all_cells(session)
     extra = results.Extra("relearn", config.relearn)
-    todo = runner.missing(session, extra)
-    original = runner.find_original(session)
+    todo = [cell for cell in cells if cell.read(extra) is None]
+    original = find_original(session)
     units = 3.0 * len(session.train) * config.relearn.epochs
     runner.announce(session, todo, trained=original is not None, extra_units=units)
     if todo and original is None:
-        original = runner.train_original(session)
-    for seed, method in todo:
+        original = train_original(session)
+    for cell in todo:
         assert original is not None
-        done = runner.unlearn(session, original, method, seed)
-        with clock.measure() as span:
-            history = curve(session, done, config.relearn)
+        predictor = cell.predictor(original)
+        with console.progress_bar(f"{cell.method}, seed {cell.seed}") as progress, clock.measure() as span:
+            history = curve(cell, cell.problem(original, progress), predictor, config.relearn)
         found = differences(history)
         result = {
             "metrics": {"before": found[0], "after": found[-1]},
             "curve": history,
             "seconds": span.seconds,
             "compile_seconds": span.compile_seconds,
-            "settings": runner.result_settings(session, method, seed, extra),
+            "settings": cell.settings(extra),
             **results.provenance(),
         }
-        results.write(runner.result_path(session, method, seed, extra), result)
-        console.say(f"{method}, seed {seed}: {' '.join(f'{d:+.2f}' for d in found)}")
-    curves = {}
-    for method in config.methods:
-        runs = [runner.read_result(session, method, seed, extra) for seed in config.seeds]
-        curves[method] = [differences(r["curve"]) for r in runs if r is not None]
+        results.write(cell.path(extra), result)
+        console.say(f"{cell.method}, seed {cell.seed}: {' '.join(f'{d:+.2f}' for d in found)}")
+    curves: dict[str, list[list[float]]] = {method: [] for method in config.methods}
+    for cell in cells:
+        if (found_result := cell.read(extra)) is not None:
+            curves[cell.method].append(differences(found_result["curve"]))
     title = f"{config.dataset}, {session.task.name}"
     label = "R_ts - F_ts (points)" if session.task.classes else "R_tr - F_tr (points)"
     for path in plots.relearn_curves(Path(config.out, config.dataset, session.task.name), curves, title, label):
