@@ -64,7 +64,7 @@ def run(config: Any) -> None:
     todo = [cell for cell in cells if cell.read(extra) is None]
     original = find_original(session)
     units = 3.0 * len(session.train) * config.relearn.epochs
-    runner.announce(session, todo, trained=original is not None, extra_units=units)
+    runner.announce(cells, todo, trained=original is not None, extra_units=units)
     if todo and original is None:
         original = train_original(session)
     for cell in todo:

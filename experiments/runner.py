@@ -17,9 +17,10 @@ def run(config: Any) -> None:
       camu_jax.data.DataError: the data set is missing or damaged.
     """
     session = open_session(config)
-    todo = [cell for cell in all_cells(session) if cell.read() is None]
+    cells = all_cells(session)
+    todo = [cell for cell in cells if cell.read() is None]
     original = find_original(session)
-    announce(session, todo, trained=original is not None)
+    announce(cells, todo, trained=original is not None)
     if todo:
         variables = original if original is not None else train_original(session)
         for cell in todo:
@@ -27,17 +28,17 @@ def run(config: Any) -> None:
     _print_table(session)
 
 
-def announce(session: Session, todo: list[Cell], *, trained: bool, extra_units: float = 0.0) -> None:
+def announce(cells: list[Cell], todo: list[Cell], *, trained: bool, extra_units: float = 0.0) -> None:
     """Says what will be done, and about how long it will take on this device.
 
     Args:
-      session: what was opened.
-      todo: the cells that have no result yet.
+      cells: all cells of the command.
+      todo: those that have no result yet.
       trained: whether the original model is there.
       extra_units: forward-pass equivalents of a cell beyond the method's own.
     """
+    session = cells[0].session
     config = session.config
-    cells = all_cells(session)
     forget, _ = cells[0].split()
     console.say(
         f"{config.dataset}, {session.task.name}: forget {len(forget)} of {len(session.train)} training examples, "

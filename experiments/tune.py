@@ -99,7 +99,7 @@ def run(options: Any) -> None:
     cells = [(point, cell) for point, o in tried for cell in all_cells(dataclasses.replace(session, config=o))]
     todo = [cell for _, cell in cells if cell.read() is None]
     original = find_original(session)
-    runner.announce(session, todo, trained=original is not None)
+    runner.announce([cell for _, cell in cells], todo, trained=original is not None)
     if todo and original is None:
         original = train_original(session)
     found = []

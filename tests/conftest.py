@@ -49,3 +49,9 @@ def cnn():
 def trained(cnn, digits):
     """The paper's CNN, trained on 320 digits."""
     return train(jax.random.key(0), cnn, digits, TrainSettings(epochs=10))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder of compiled programs that the runs of one session share."""
+    return tmp_path_factory.mktemp("cache")

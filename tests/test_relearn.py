@@ -8,8 +8,9 @@ FLAGS = ["--dataset=tiny", "--limit=150", "--seeds=0", "--methods", "retrain", "
 QUICK = ["--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1"]
 
 
-def test_curves_are_kept_and_drawn(tmp_path, capsys):
-    folders = [f"--{name}={tmp_path / name}" for name in ("out", "checkpoint_dir", "cache_dir")]
+def test_curves_are_kept_and_drawn(tmp_path, cache, capsys):
+    folders = [f"--{name}={tmp_path / name}" for name in ("out", "checkpoint_dir")]
+    folders.append(f"--cache_dir={cache}")
     assert main([*FLAGS, *QUICK, *folders]) == 0
     files = sorted((tmp_path / "out" / "tiny" / "data10").glob("*/relearn-seed0.json"))
     assert [f.parent.name for f in files] == ["camu", "retrain"]

@@ -18,11 +18,6 @@ REPO = Path(__file__).resolve().parent.parent
 QUICK = ["--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1"]
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def folders(tmp_path, cache):
     return [f"--out={tmp_path / 'out'}", f"--checkpoint_dir={tmp_path / 'originals'}", f"--cache_dir={cache}"]

@@ -115,7 +115,7 @@ def _nearest(
 
 
 @functools.cache  # equal models give the same object, so a jitted step compiles once
-def expanded(model: Model) -> Model:
+def expanded(model: Model, image_shape: tuple[int, ...]) -> Model:
     """The model with one more class: its logit is a linear function of the embedding, `params["shadow"]`.
 
     The official code widens the last layer. Where that layer reads the embedding (ResNet-18), this is the same;
@@ -123,7 +123,8 @@ def expanded(model: Model) -> Model:
     """
 
     def init(key: jax.Array) -> Variables:
-        raise NotImplementedError("an expanded model starts from a trained one: use `expand`")
+        model_key, shadow_key = jax.random.split(key)
+        return expand(shadow_key, model, model.init(model_key), image_shape)
 
     def apply(variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]:
         params = variables["params"]
@@ -134,19 +135,19 @@ def expanded(model: Model) -> Model:
     return Model(init=init, apply=apply)
 
 
-def expand(key: jax.Array, model: Model, variables: Variables, x: jax.Array) -> Variables:
-    """Variables of `expanded(model)`: the given ones, and a fresh shadow class (Xavier normal, bias 0).
+def expand(key: jax.Array, model: Model, variables: Variables, image_shape: tuple[int, ...]) -> Variables:
+    """Variables of `expanded(model, image_shape)`: the given ones, and a fresh shadow class (Xavier normal, bias 0).
 
     Args:
       key: a `jax.random` key; consumed.
       model: the model without the shadow class.
       variables: its variables.
-      x: model inputs, `[B, *image]`; only their shape is used.
+      image_shape: of a model input.
 
     Returns:
       `{"params": {"model", "shadow"}, "batch_stats"}`.
     """
-    out = jax.eval_shape(model.eval, variables, x)
+    out = jax.eval_shape(model.eval, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     width, classes = out.embedding.shape[-1], out.logits.shape[-1]
     scale = (2 / (width + classes + 1)) ** 0.5
     shadow = {
@@ -175,8 +176,9 @@ def unlearn(key: jax.Array, problem: Problem, settings: BoundarySettings) -> Pre
         info["crossed"] = jnp.mean(crossed.astype(jnp.float32))
     else:
         relabelled = Examples(forget.x, jnp.full_like(forget.y, forget.num_classes), forget.num_classes + 1)
-        variables = expand(head_key, model, variables, jax.eval_shape(pipeline.clean, forget.x[:1]))
-        model = expanded(model)
+        image_shape = jax.eval_shape(pipeline.clean, forget.x[:1]).shape[1:]
+        variables = expand(head_key, model, variables, image_shape)
+        model = expanded(model, image_shape)
     state = TrainState.create(model, variables, pipeline, sgd_l2(s.learning_rate, s.momentum, s.l2))
     stream = loop.Stream(relabelled, s.batch_size)
     state = loop.run(train_step, state, stream, key=loop_key, epochs=s.epochs, progress=problem.progress)

@@ -1,0 +1,1 @@
+"""Benchmarks: scripts that measure ratios and counts, never tests."""
