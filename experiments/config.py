@@ -7,11 +7,11 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
-from camu_jax import Pipeline, TrainSettings, tasks
+from camu_jax import Pipeline, TrainSettings, _validate, tasks
 from camu_jax.data import DATASETS
 from camu_jax.methods import CAMU_ABLATIONS, METHODS, Method
 from experiments.settings import ModelSettings, Preset, defaults
@@ -21,6 +21,29 @@ DatasetName = Literal["digit", "fashion", "c10", "c100", "tiny"]
 
 class UsageError(ValueError):
     """Something the user must change; the message is one line."""
+
+
+AuditName = Literal["paper", "lira", "klom", "all"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """How large the audits' populations of models are. More models, lower null levels and narrower intervals."""
+
+    models: int = 8
+    """klom: unlearned models, and half of the retrained ones."""
+    halves: int = 8
+    """lira: random halves of the training set, each with an original model of its own, and an unlearned model for each
+    of the forget sets that it is cut into (ten for data10)."""
+    side_by_side: int = 1
+    """How many of these models are made in one program: 1 on a CPU, more on a GPU until its memory is full."""
+    relearn_epochs: int = 3
+    """klom: give up relearning the forget set after so many passes."""
+
+    def __post_init__(self) -> None:
+        _validate.at_least(2, models=self.models)
+        _validate.at_least(6, halves=self.halves)
+        _validate.at_least(1, side_by_side=self.side_by_side, relearn_epochs=self.relearn_epochs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +79,10 @@ class Options:
     """Hold N training examples out and measure on them instead of the test set, for choosing settings."""
     keep_models: bool = True
     """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model."""
+    audit: tuple[AuditName, ...] = ()
+    """Also attack the unlearned models: paper, the paper's membership inference M and its like; lira, U-LiRA on shadow
+    models; klom, distance to retrained models; or all."""
+    audits: AuditSettings = AuditSettings()
     train_metrics: Literal["clean", "augmented"] = "clean"
     """Measure R_tr and F_tr on clean images, or on augmented ones as the paper did for CIFAR."""
     original_seed: int = 0
@@ -156,4 +183,7 @@ def check(config: Any) -> Any:
         raise UsageError(f"seeds is {config.seeds}; allowed: one or more different numbers, 0 or greater")
     if config.original_seed < 0:
         raise UsageError(f"original_seed is {config.original_seed}; allowed: 0 or greater")
-    return dataclasses.replace(config, methods=tuple(names))
+    audit = tuple(get_args(AuditName)[:-1] if "all" in config.audit else dict.fromkeys(config.audit))
+    if "all" in config.audit and _kind(config.task) == "class":
+        audit = tuple(name for name in audit if name != "lira")  # it draws random forget sets
+    return dataclasses.replace(config, methods=tuple(names), audit=audit)

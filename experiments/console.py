@@ -34,8 +34,8 @@ def fail(text: str) -> None:
     _stderr.print(f"error: {' '.join(text.split())}", style="bold red", markup=False)
 
 
-METRICS = ("R_tr", "F_tr", "T_s", "R_ts", "F_ts")
-"""The paper's accuracies, in its order."""
+METRICS = ("R_tr", "F_tr", "T_s", "R_ts", "F_ts", "M")
+"""The paper's figures: accuracies, and the success rate of its membership attack."""
 
 
 def metrics(values: dict[str, float]) -> str:

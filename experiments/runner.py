@@ -1,12 +1,14 @@
 """The work behind `run.py`: every missing cell, then the table; resumable at every point."""
 
+import dataclasses
 from typing import Any
 
 import jax
 
-from experiments import clock, console, results
+import camu_jax
+from experiments import audits, clock, console, results
 from experiments.cells import Cell, all_cells
-from experiments.session import Session, find_original, open_session, train_original
+from experiments.session import Session, find_original, open_session, plain, train_original
 
 
 def run(config: Any) -> None:
@@ -18,14 +20,50 @@ def run(config: Any) -> None:
     """
     session = open_session(config)
     cells = all_cells(session)
+    for name in config.audit:
+        audits.check(cells[0], name)
     todo = [cell for cell in cells if cell.read() is None]
+    to_audit = [(cell, name) for cell in cells for name in config.audit if not _audited(cell, name)]
     original = find_original(session)
     announce(cells, todo, trained=original is not None)
-    if todo:
+    if to_audit:
+        console.say(f"and {len(to_audit)} audits ({', '.join(config.audit)})")
+    if todo or to_audit:
         variables = original if original is not None else train_original(session)
         for cell in todo:
             cell.run(variables)
+        for cell, name in to_audit:
+            _audit(cell, name, variables)
     _print_table(session)
+
+
+def _audited(cell: Cell, name: str) -> bool:
+    result = cell.read()
+    made = (result or {}).get("audits", {}).get(name)
+    return made is not None and made["settings"] == plain(cell.session.config.audits)
+
+
+def _audit(cell: Cell, name: str, original: camu_jax.Variables) -> None:
+    """Adds an audit to a cell's result."""
+    settings = cell.session.config.audits
+    predictor = cell.predictor(original)
+    with clock.measure() as span:
+        found = audits.AUDITS[name](cell, predictor, original, settings)
+    result = cell.read()
+    assert result is not None
+    retrain = dataclasses.replace(cell, method="retrain").read() or {}
+    for figure, null in retrain.get("audits", {}).get(name, {}).items():
+        if isinstance(null, dict) and isinstance(found.get(figure), dict):
+            found[figure].setdefault("null", null["value"])
+    found |= {"seconds": span.seconds, "compile_seconds": span.compile_seconds, "settings": plain(settings)}
+    result["audits"] = {**result.get("audits", {}), name: found}
+    result["outputs"] = audits.histogram(cell, predictor)
+    if "M" in found:
+        result["metrics"]["M"] = 100 * found["M"]["value"]
+    results.write(cell.path(), result)
+    shown = {figure: value["value"] for figure, value in found.items() if isinstance(value, dict) and "value" in value}
+    figures = "  ".join(f"{figure} {value:.3g}" for figure, value in shown.items() if value is not None)
+    console.say(f"{cell.method}, seed {cell.seed}, audit {name}: {figures}  {clock.took(span)}")
 
 
 def announce(cells: list[Cell], todo: list[Cell], *, trained: bool, extra_units: float = 0.0) -> None:

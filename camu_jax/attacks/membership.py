@@ -51,7 +51,13 @@ def paper_rows(key: jax.Array, forget: int, retain: int, test: int) -> Rows:
 
 
 def paper(
-    key: jax.Array, *, member: np.ndarray, nonmember: np.ndarray, forget: np.ndarray, unseen: np.ndarray
+    key: jax.Array,
+    *,
+    member: np.ndarray,
+    nonmember: np.ndarray,
+    forget: np.ndarray,
+    unseen: np.ndarray,
+    matched: np.ndarray | None = None,
 ) -> dict[str, Estimate]:
     """The attack of Tables 4, 6, 7 and 12: boosted trees on sorted softmax outputs, retain against test examples.
 
@@ -64,11 +70,13 @@ def paper(
       nonmember: logits that it learns as non-members, `[N, C]`.
       forget: logits of the forget set, `[F, C]`.
       unseen: logits of test examples that the attacker did not learn from, `[U, C]`.
+      matched: those that the balanced figures compare with; None is `unseen`. For class removal take test examples of
+        the removed classes, or the attack tells classes apart.
 
     Returns:
       `M`, the paper's attack success rate: the accuracy on forget (member) and unseen (non-member) examples as they
-      are, whose chance level hangs on their numbers; and on equally many of both `balanced_accuracy`, `auc` and
-      `tpr_at_1_fpr`; and `forget_as_member`, the share of the forget set that is taken for members.
+      are, whose chance level hangs on their numbers; and on equally many of both (matched ones) `balanced_accuracy`,
+      `auc` and `tpr_at_1_fpr`; and `forget_as_member`, the share of the forget set that is taken for members.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -82,11 +90,12 @@ def paper(
         early_stopping=False,
         random_state=0,
     )
-    features = [_sorted_probabilities(logits) for logits in (member, nonmember, forget, unseen)]
+    matched = unseen if matched is None else matched
+    features = [_sorted_probabilities(logits) for logits in (member, nonmember, forget, unseen, matched)]
     trees.fit(np.concatenate(features[:2]), np.repeat([1, 0], [len(member), len(nonmember)]))
-    in_forget, in_unseen = (trees.predict_proba(x)[:, 1] for x in features[2:])
+    in_forget, in_unseen, in_matched = (trees.predict_proba(x)[:, 1] for x in features[2:])
     hits = int((in_forget > 0.5).sum() + (in_unseen <= 0.5).sum())
-    some_forget, some_unseen = _equally_many(key, in_forget, in_unseen)
+    some_forget, some_unseen = _equally_many(key, in_forget, in_matched)
     return {
         "M": rates.proportion(hits, len(in_forget) + len(in_unseen)),
         "balanced_accuracy": rates.balanced_accuracy(some_forget, some_unseen, threshold=0.5),
