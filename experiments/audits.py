@@ -14,14 +14,15 @@ from camu_jax.attacks import Estimate, divergence, lira, membership, relearning,
 from experiments import population
 from experiments.cells import Cell
 from experiments.config import AuditSettings, UsageError
+from experiments.session import provide_original
 
 Audited = dict[str, Any]
 """Figures by name: a number, or a dict of `value`, `low`, `high` and, where it is known, `null`."""
 
 
-def paper(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variables, s: AuditSettings) -> Audited:
+def paper(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audited:
     """The paper's attack, the challenge's loss attack, and thresholds on four signals; the null level is Retrain's."""
-    del original, s
+    del s
     forget, retain = cell.split()
     test = cell.session.test
     rows_key, paper_key, loss_key = jax.random.split(jax.random.fold_in(cell.keys[2], 1), 3)
@@ -58,7 +59,7 @@ def paper(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variable
     return result
 
 
-def klom(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variables, s: AuditSettings) -> Audited:
+def klom(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audited:
     """Populations: KLoM, the challenge's epsilon and forgetting quality; this model: JS to Retrain, relearn time.
 
     The null level compares retrained models with other retrained models.
@@ -83,6 +84,7 @@ def klom(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variables
     quality = [divergence.forgetting_quality(e, s.models) for e in (epsilon, null)]
     result["forgetting_quality"] = {"value": quality[0], "null": quality[1]}
 
+    original = provide_original(cell.session)
     retrained = dataclasses.replace(cell, method="retrain").predictor(original)
     logits, reference = (np.asarray(evaluate.outputs(p, forget.x).logits) for p in (predictor, retrained))
     result["js_forget"] = _mean(divergence.jensen_shannon(logits, reference))
@@ -99,9 +101,9 @@ def klom(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variables
     return result
 
 
-def u_lira(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variables, s: AuditSettings) -> Audited:
+def u_lira(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audited:
     """U-LiRA on shadow models of the same method and settings; the null level compares models that never saw F."""
-    del predictor, original
+    del predictor
     margins, state, clusters = population.shadows(cell, s.halves, _together(cell, s))
     result: Audited = {"models": len(state)}
     null = lira.audit(margins, lira.null_state(jax.random.key(1), state, clusters), clusters=clusters)
@@ -115,7 +117,7 @@ def u_lira(cell: Cell, predictor: camu_jax.Predictor, original: camu_jax.Variabl
     return result
 
 
-AUDITS: dict[str, Callable[[Cell, camu_jax.Predictor, camu_jax.Variables, AuditSettings], Audited]] = {
+AUDITS: dict[str, Callable[[Cell, camu_jax.Predictor, AuditSettings], Audited]] = {
     "paper": paper,
     "lira": u_lira,
     "klom": klom,

@@ -1,30 +1,26 @@
 """What every script's `main` does: reads the command line, runs, and turns what went wrong into an exit code."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from camu_jax.data import DataError
-from experiments import config, console
+from experiments import console
+from experiments.config import UsageError
 
 
-def main(run: Callable[[Any], None], argv: Sequence[str] | None, config_class: type[Any], prog: str) -> int:
+def run(script: Callable[[], int | None]) -> int:
     """Runs a script.
 
     Args:
-      run: does the work of a parsed config.
-      argv: arguments; None is the process's own.
-      config_class: what the arguments are parsed into.
-      prog: the command that --help names.
+      script: reads its command line and does its work; may return an exit code.
 
     Returns:
-      0 done, 2 something the user must change (said in one line), 130 interrupted.
+      0 done (or what the script returned), 2 something the user must change (said in one line), 130 interrupted.
     """
     try:
-        run(config.parse(argv, config_class, prog))
-    except (config.UsageError, DataError) as error:
+        return script() or 0
+    except (UsageError, DataError) as error:
         console.fail(str(error))
         return 2
     except KeyboardInterrupt:
         console.fail("interrupted; the same command goes on where this one stopped")
         return 130
-    return 0

@@ -1,6 +1,7 @@
 """The command line: one frozen dataclass, made into flags by tyro."""
 
 import argparse
+import ast
 import contextlib
 import dataclasses
 import io
@@ -132,6 +133,48 @@ def parse(argv: Sequence[str] | None = None, config_class: type[Any] = Config, p
         table = defaults(early.dataset, _kind(early.task), early.preset)
         default = config_class(task=early.task, dataset=early.dataset, preset=early.preset, **table)
     return check(_tyro(argv, default, prog))
+
+
+def read(options: type[Any], argv: Sequence[str] | None, prog: str) -> Any:
+    """Reads the command line of a script that has options of its own.
+
+    Args:
+      options: a dataclass.
+      argv: arguments; None is the process's own.
+      prog: the command that --help names.
+
+    Raises:
+      UsageError: as `parse`.
+      SystemExit: with code 0, after --help.
+    """
+    return _tyro(list(sys.argv[1:] if argv is None else argv), options(), prog)
+
+
+def changed(config: Any, assignment: str) -> Any:
+    """A config with one changed setting.
+
+    Args:
+      config: a `Config`.
+      assignment: `group.setting=value`, as in `camu.epochs=3` or `original.learning_rate=1e-4`.
+
+    Raises:
+      UsageError: it is not of that form, there is no such setting, or the value is not allowed.
+    """
+    name, equals, text = assignment.partition("=")
+    group, _, setting = name.partition(".")
+    if not equals or not dataclasses.is_dataclass(getattr(config, group, None)):
+        raise UsageError(f"setting {assignment!r} is unknown; allowed: group.setting=value as --help lists them")
+    old = getattr(config, group)
+    if setting not in {field.name for field in dataclasses.fields(old)}:
+        raise UsageError(f"setting {name} is unknown; allowed: what --help lists")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text  # a choice such as `vote`
+    try:
+        return dataclasses.replace(config, **{group: dataclasses.replace(old, **{setting: value})})
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"setting {assignment!r} is refused ({error})") from None
 
 
 def _kind(task: str) -> tasks.Kind:

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 METHOD_NAMES: dict[str, str] = {
@@ -23,6 +24,18 @@ Cell = tuple[str, str, str, str]
 
 
 @functools.cache
+def _table_rows() -> list[dict[str, str]]:
+    with (Path(__file__).parent / "paper" / "tables.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def rows(tables: Sequence[int]) -> list[tuple[str, str, str]]:
+    """The (dataset, task, method) of some tables, in their order, each once."""
+    wanted = [(r["dataset"], r["task"], r["method"]) for r in _table_rows() if int(r["table"]) in tables]
+    return list(dict.fromkeys(wanted))
+
+
+@functools.cache
 def load() -> dict[Cell, float]:
     """Every cell, `(dataset, task, method, metric) -> value`.
 
@@ -30,10 +43,9 @@ def load() -> dict[Cell, float]:
     lower-numbered, main table wins.
     """
     cells: dict[Cell, float] = {}
-    with (Path(__file__).parent / "paper" / "tables.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            cell = (row["dataset"], row["task"], row["method"], row["metric"])
-            cells.setdefault(cell, float(row["value"]))
+    for row in _table_rows():
+        cell = (row["dataset"], row["task"], row["method"], row["metric"])
+        cells.setdefault(cell, float(row["value"]))
     return cells
 
 

@@ -20,7 +20,7 @@ from camu_jax.methods import METHODS
 from camu_jax.types import Examples
 from experiments import console
 from experiments.cells import Cell
-from experiments.session import Session, find_original, train_original
+from experiments.session import Session, provide_original
 
 _KLOM_SEED, _LIRA_SEED = 1_000, 2_000  # original models of populations; the runner's own have small seeds
 
@@ -48,7 +48,7 @@ def unlearned(cell: Cell, count: int, side_by_side: int) -> np.ndarray:
 
     def many(numbers: Sequence[int]) -> list[camu_jax.Predictor]:
         sessions = [_numbered(cell.session, _KLOM_SEED + i) for i in numbers]
-        originals = [_original(s) if method.uses_original else {} for s in sessions]
+        originals = [provide_original(s) if method.uses_original else {} for s in sessions]
         keys = [jax.random.fold_in(cell.keys[1], 1 + i) for i in numbers]
         return _side_by_side(
             lambda key, original: method.unlearn(key, dataclasses.replace(problem, original=original), settings),
@@ -107,7 +107,7 @@ def _half(cell: Cell, number: int, halves: int, side_by_side: int) -> tuple[np.n
     orders = [np.roll(half, -start) for start in range(0, len(half) - count + 1, count)]
 
     def many(numbers: Sequence[int]) -> list[camu_jax.Predictor]:
-        original = _original(shadow) if method.uses_original else {}
+        original = provide_original(shadow) if method.uses_original else {}
 
         def unlearn(key: jax.Array, order: jax.Array) -> camu_jax.Predictor:
             forget, retain = session.train[order[:count]], session.train[order[count:]]
@@ -136,11 +136,6 @@ def _all(cell: Cell, forget: Examples, retain: Examples) -> Examples:
 def _numbered(session: Session, seed: int) -> Session:
     """The session with another original model."""
     return dataclasses.replace(session, config=dataclasses.replace(session.config, original_seed=seed))
-
-
-def _original(session: Session) -> camu_jax.Variables:
-    found = find_original(session)
-    return found if found is not None else train_original(session)
 
 
 def _side_by_side(unlearn: Callable[..., camu_jax.Predictor], *arguments: list[Any]) -> list[camu_jax.Predictor]:

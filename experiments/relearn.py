@@ -18,9 +18,9 @@ import jax  # noqa: E402
 from camu_jax import Predictor, Problem, TrainSettings, loop  # noqa: E402
 from camu_jax.optimizers import adam_l2  # noqa: E402
 from camu_jax.training import TrainState, train_step  # noqa: E402
-from experiments import cli, clock, config, console, plots, results, runner  # noqa: E402
+from experiments import claims, cli, clock, config, console, plots, results, runner  # noqa: E402
 from experiments.cells import Cell, all_cells  # noqa: E402
-from experiments.session import find_original, open_session, train_original  # noqa: E402
+from experiments.session import open_session, provide_original  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,26 @@ def curve(cell: Cell, problem: Problem, predictor: Predictor, settings: TrainSet
     return history
 
 
+def complete(cell: Cell, settings: TrainSettings) -> None:
+    """Relearns and writes the curve; the cell itself is made first if it is missing."""
+    extra = results.Extra("relearn", settings)
+    with claims.claim(cell.path(), wait=True):
+        predictor = cell.predictor(provide_original(cell.session))
+    with console.progress_bar(f"{cell.method}, seed {cell.seed}") as progress, clock.measure() as span:
+        history = curve(cell, cell.problem({}, progress), predictor, settings)
+    found = differences(history)
+    result = {
+        "metrics": {"before": found[0], "after": found[-1]},
+        "curve": history,
+        "seconds": span.seconds,
+        "compile_seconds": span.compile_seconds,
+        "settings": cell.settings(extra),
+        **results.provenance(),
+    }
+    results.write(cell.path(extra), result)
+    console.say(f"{cell.method}, seed {cell.seed}: {' '.join(f'{d:+.2f}' for d in found)}")
+
+
 def differences(history: list[dict[str, float]]) -> list[float]:
     """What Figures 4 and 5 show: R_ts - F_ts where it was measured, else R_tr - F_tr."""
     kind = "ts" if "F_ts" in history[0] else "tr"
@@ -62,27 +82,11 @@ def run(config: Any) -> None:
     cells = all_cells(session)
     extra = results.Extra("relearn", config.relearn)
     todo = [cell for cell in cells if cell.read(extra) is None]
-    original = find_original(session)
     units = 3.0 * len(session.train) * config.relearn.epochs
-    runner.announce(cells, todo, trained=original is not None, extra_units=units)
-    if todo and original is None:
-        original = train_original(session)
+    runner.announce(cells, todo, extra_units=units)
     for cell in todo:
-        assert original is not None
-        predictor = cell.predictor(original)
-        with console.progress_bar(f"{cell.method}, seed {cell.seed}") as progress, clock.measure() as span:
-            history = curve(cell, cell.problem(original, progress), predictor, config.relearn)
-        found = differences(history)
-        result = {
-            "metrics": {"before": found[0], "after": found[-1]},
-            "curve": history,
-            "seconds": span.seconds,
-            "compile_seconds": span.compile_seconds,
-            "settings": cell.settings(extra),
-            **results.provenance(),
-        }
-        results.write(cell.path(extra), result)
-        console.say(f"{cell.method}, seed {cell.seed}: {' '.join(f'{d:+.2f}' for d in found)}")
+        with claims.claim(cell.path(extra), wait=True):
+            complete(cell, config.relearn)
     curves: dict[str, list[list[float]]] = {method: [] for method in config.methods}
     for cell in cells:
         if (found_result := cell.read(extra)) is not None:
@@ -95,7 +99,7 @@ def run(config: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return cli.main(run, argv, RelearnConfig, "experiments/relearn.py")
+    return cli.run(lambda: run(config.parse(argv, RelearnConfig, "experiments/relearn.py")))
 
 
 if __name__ == "__main__":

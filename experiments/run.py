@@ -13,7 +13,7 @@ from experiments import cli, config, runner  # noqa: E402
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return cli.main(runner.run, argv, config.Config, "experiments/run.py")
+    return cli.run(lambda: runner.run(config.parse(argv, config.Config, "experiments/run.py")))
 
 
 if __name__ == "__main__":

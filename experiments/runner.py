@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 import camu_jax
-from experiments import audits, clock, console, results
+from experiments import audits, claims, clock, console, results
 from experiments.cells import Cell, all_cells
-from experiments.session import Session, find_original, open_session, plain, train_original
+from experiments.session import Session, find_original, open_session, plain, provide_original
 
 
 def run(config: Any) -> None:
@@ -22,33 +22,44 @@ def run(config: Any) -> None:
     cells = all_cells(session)
     for name in config.audit:
         audits.check(cells[0], name)
-    todo = [cell for cell in cells if cell.read() is None]
-    to_audit = [(cell, name) for cell in cells for name in config.audit if not _audited(cell, name)]
-    original = find_original(session)
-    announce(cells, todo, trained=original is not None)
-    if to_audit:
-        console.say(f"and {len(to_audit)} audits ({', '.join(config.audit)})")
-    if todo or to_audit:
-        variables = original if original is not None else train_original(session)
-        for cell in todo:
-            cell.run(variables)
-        for cell, name in to_audit:
-            _audit(cell, name, variables)
+    todo = [cell for cell in cells if missing(cell)]
+    announce(cells, todo)
+    for cell in todo:
+        with claims.claim(cell.path(), wait=True):
+            complete(cell)
     _print_table(session)
 
 
-def _audited(cell: Cell, name: str) -> bool:
+def missing(cell: Cell) -> bool:
+    """Whether a cell lacks its result, or one of the wanted audits of it."""
     result = cell.read()
-    made = (result or {}).get("audits", {}).get(name)
-    return made is not None and made["settings"] == plain(cell.session.config.audits)
+    return result is None or bool(_missing_audits(cell, result))
 
 
-def _audit(cell: Cell, name: str, original: camu_jax.Variables) -> None:
+def complete(cell: Cell) -> None:
+    """Makes what a cell lacks."""
+    result = cell.read()
+    if result is None:
+        cell.run(_original(cell))
+    for name in _missing_audits(cell, result or {}):
+        _audit(cell, name)
+
+
+def _original(cell: Cell) -> camu_jax.Variables:
+    return provide_original(cell.session) if cell.entry[0].uses_original else {}
+
+
+def _missing_audits(cell: Cell, result: results.Result) -> list[str]:
+    settings, made = plain(cell.session.config.audits), result.get("audits", {})
+    return [n for n in cell.session.config.audit if n not in made or made[n]["settings"] != settings]
+
+
+def _audit(cell: Cell, name: str) -> None:
     """Adds an audit to a cell's result."""
     settings = cell.session.config.audits
-    predictor = cell.predictor(original)
+    predictor = cell.predictor(_original(cell))
     with clock.measure() as span:
-        found = audits.AUDITS[name](cell, predictor, original, settings)
+        found = audits.AUDITS[name](cell, predictor, settings)
     result = cell.read()
     assert result is not None
     retrain = dataclasses.replace(cell, method="retrain").read() or {}
@@ -66,13 +77,12 @@ def _audit(cell: Cell, name: str, original: camu_jax.Variables) -> None:
     console.say(f"{cell.method}, seed {cell.seed}, audit {name}: {figures}  {clock.took(span)}")
 
 
-def announce(cells: list[Cell], todo: list[Cell], *, trained: bool, extra_units: float = 0.0) -> None:
+def announce(cells: list[Cell], todo: list[Cell], *, extra_units: float = 0.0) -> None:
     """Says what will be done, and about how long it will take on this device.
 
     Args:
       cells: all cells of the command.
       todo: those that have no result yet.
-      trained: whether the original model is there.
       extra_units: forward-pass equivalents of a cell beyond the method's own.
     """
     session = cells[0].session
@@ -90,6 +100,7 @@ def announce(cells: list[Cell], todo: list[Cell], *, trained: bool, extra_units:
         console.say(f"all {len(cells)} results are in {config.out}; nothing to do")
         return
     rate = clock.seconds_per_forward(session.model, session.train, config.original, config.pipeline)
+    trained = find_original(session) is not None or not any(cell.entry[0].uses_original for cell in todo)
     units = 0.0 if trained else 3.0 * len(session.train) * config.original.epochs
     for cell in todo:
         method, settings = cell.entry

@@ -15,7 +15,7 @@ import numpy as np
 import camu_jax
 from camu_jax import _validate, checkpoint, data, evaluate, tasks
 from camu_jax.types import Examples
-from experiments import clock, console
+from experiments import claims, clock, console
 from experiments.config import UsageError
 
 _VALIDATION_KEY = 1  # all seeds, methods and tasks share the held-out examples
@@ -128,8 +128,14 @@ def find_original(session: Session) -> camu_jax.Variables | None:
         return None
 
 
-def train_original(session: Session) -> camu_jax.Variables:
-    """Trains and keeps the original model."""
+def provide_original(session: Session) -> camu_jax.Variables:
+    """The original model: the one trained before, or else it is trained and kept. Other processes wait for it."""
+    with claims.claim(_original_path(session), wait=True):
+        found = find_original(session)
+        return found if found is not None else _train_original(session)
+
+
+def _train_original(session: Session) -> camu_jax.Variables:
     config = session.config
     with console.progress_bar("original model") as progress, clock.measure() as span:
         variables = camu_jax.train(

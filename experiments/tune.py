@@ -3,7 +3,6 @@
 `python experiments/tune.py --dataset=digit --task=class0 --methods scrub --grid scrub.learning_rate=1e-4,5e-4`
 """
 
-import ast
 import dataclasses
 import itertools
 import os
@@ -17,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python exper
 
 from experiments import cli, config, console, runner  # noqa: E402
 from experiments.cells import all_cells  # noqa: E402
-from experiments.session import find_original, open_session, train_original  # noqa: E402
+from experiments.session import open_session  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,31 +35,17 @@ class TuneConfig(config.Config):  # type: ignore[valid-type,misc]
     keep_models: bool = False
 
 
-Point = tuple[tuple[str, str, Any], ...]
-"""A combination: method, setting and value of each entry of the grid."""
+Point = tuple[str, ...]
+"""A combination: an assignment `method.setting=value` of each entry of the grid."""
 
 
 def points(grid: Sequence[str]) -> list[Point]:
-    """All combinations.
-
-    Raises:
-      UsageError: an entry is not `method.setting=value,value`.
-    """
+    """All combinations."""
     axes = []
     for entry in grid:
-        name, equals, values = entry.partition("=")
-        method, dot, setting = name.partition(".")
-        if not (equals and dot and values):
-            raise config.UsageError(f"grid holds {entry!r}; allowed: method.setting=value,value")
-        axes.append([(method, setting, _value(text)) for text in values.split(",")])
+        name, _, values = entry.partition("=")
+        axes.append([f"{name}={value}" for value in values.split(",")])
     return list(itertools.product(*axes))
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text  # a choice such as `vote`
 
 
 def applied(options: Any, point: Point) -> Any:
@@ -69,20 +54,9 @@ def applied(options: Any, point: Point) -> Any:
     Raises:
       UsageError: an unknown method or setting, or a value that is not allowed.
     """
-    for method, setting, value in point:
-        if not hasattr(getattr(options, method, None), setting):
-            raise config.UsageError(f"grid holds {method}.{setting}; allowed: what --help lists")
-        try:
-            changed = dataclasses.replace(getattr(options, method), **{setting: value})
-        except (ValueError, TypeError) as error:
-            raise config.UsageError(f"grid: {method}.{error}") from None
-        options = dataclasses.replace(options, **{method: changed})
-    return dataclasses.replace(options, out=str(Path(options.out, name(point).replace(" ", "_"))))
-
-
-def name(point: Point) -> str:
-    """A point in words."""
-    return " ".join(f"{method}.{setting}={value}" for method, setting, value in point) or "default"
+    for assignment in point:
+        options = config.changed(options, assignment)
+    return dataclasses.replace(options, out=str(Path(options.out, "_".join(point) or "default")))
 
 
 def score(metrics: dict[str, float]) -> float:
@@ -98,29 +72,25 @@ def run(options: Any) -> None:
     session = open_session(options)
     cells = [(point, cell) for point, o in tried for cell in all_cells(dataclasses.replace(session, config=o))]
     todo = [cell for _, cell in cells if cell.read() is None]
-    original = find_original(session)
-    runner.announce([cell for _, cell in cells], todo, trained=original is not None)
-    if todo and original is None:
-        original = train_original(session)
+    runner.announce([cell for _, cell in cells], todo)
     found = []
     for point, cell in cells:
         if (result := cell.read()) is None:
-            assert original is not None
-            console.say(name(point))
-            cell.run(original)
+            console.say(" ".join(point))
+            runner.complete(cell)
             result = cell.read()
         assert result is not None
         found.append((score(result["metrics"]), point, cell, result))
     for value, point, cell, result in sorted(found, key=lambda row: -row[0]):
         figures = console.metrics(result["metrics"])
         console.say(
-            f"{value:7.2f}  {figures}  {result['seconds']:.0f} s  {cell.method}, seed {cell.seed}: {name(point)}"
+            f"{value:7.2f}  {figures}  {result['seconds']:.0f} s  {cell.method}, seed {cell.seed}: {' '.join(point)}"
         )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return cli.main(run, argv, TuneConfig, "experiments/tune.py")
+    return cli.run(lambda: run(config.parse(argv, TuneConfig, "experiments/tune.py")))
 
 
 if __name__ == "__main__":
