@@ -17,6 +17,12 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
 
 
+def differences(history: list[dict[str, float]]) -> list[float]:
+    """What Figures 4 and 5 show of a curve: R_ts - F_ts where it was measured, else R_tr - F_tr; in points."""
+    kind = "ts" if "F_ts" in history[0] else "tr"
+    return [h[f"R_{kind}"] - h[f"F_{kind}"] for h in history]
+
+
 def relearn_curves(
     folder: Path, curves: Mapping[str, Sequence[Sequence[float]]], title: str, label: str
 ) -> tuple[Path, Path]:
