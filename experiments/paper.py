@@ -3,6 +3,7 @@
 import csv
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 METHOD_NAMES: dict[str, str] = {
     "retrain": "Retrain",
@@ -20,20 +21,42 @@ METHOD_NAMES: dict[str, str] = {
 """The paper's name of each method and ablation."""
 
 Cell = tuple[str, str, str, str]
+"""Data set, task, method and metric."""
+
+
+class Line(NamedTuple):
+    """A cell as a table prints it."""
+
+    table: int
+    dataset: str
+    task: str
+    method: str
+    metric: str
+    value: float
+
+
+@functools.cache
+def lines() -> tuple[Line, ...]:
+    """Every cell of every table, in the order of the tables, repeated cells included.
+
+    Metrics are in percent (`M` is the attack success rate), `seconds` in seconds.
+    """
+    with (Path(__file__).parent / "paper" / "tables.csv").open(newline="") as file:
+        return tuple(
+            Line(int(r["table"]), r["dataset"], r["task"], r["method"], r["metric"], float(r["value"]))
+            for r in csv.DictReader(file)
+        )
 
 
 @functools.cache
 def load() -> dict[Cell, float]:
     """Every cell, `(dataset, task, method, metric) -> value`.
 
-    Metrics are in percent (`M` is the attack success rate), `seconds` in seconds. Where two tables hold a cell, the
-    lower-numbered, main table wins.
+    Where two tables hold a cell, the lower-numbered, main table wins.
     """
     cells: dict[Cell, float] = {}
-    with (Path(__file__).parent / "paper" / "tables.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            cell = (row["dataset"], row["task"], row["method"], row["metric"])
-            cells.setdefault(cell, float(row["value"]))
+    for line in lines():
+        cells.setdefault((line.dataset, line.task, line.method, line.metric), line.value)
     return cells
 
 
