@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/report.py` from anywhere
 
 from experiments import console, flags  # noqa: E402
-from experiments.reporting import build, collect, markdown  # noqa: E402
+from experiments.reporting import build, collect, figures, html, markdown  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def run(options: Options) -> None:
     """Reads the results and writes the report.
 
     Raises:
-      UsageError: there is no result.
+      UsageError: there is no result, or the report cannot be written.
     """
     out = Path(options.out)
     target = Path(options.report_dir) if options.report_dir is not None else out / "report"
@@ -38,8 +38,13 @@ def run(options: Options) -> None:
         console.warn(f"{reason}; it is left out")
     if not found.runs and not found.relearned:
         raise flags.UsageError(f"{out} holds no results; make some with experiments/run.py, or give another --out")
-    report = build.build(found, {})
-    _write(target / "report.md", markdown.render(report, "figures"))
+    try:
+        pictures = figures.save(figures.draw(found), target / "figures")
+        report = build.build(found, pictures)
+        _write(target / "report.md", markdown.render(report, "figures"))
+        _write(target / "report.html", html.render(report))
+    except OSError as error:
+        raise flags.UsageError(f"{target} cannot be written ({error}); give another --report_dir") from None
 
 
 def _write(where: Path, text: str) -> None:

@@ -41,8 +41,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Picture:
+class Picture(NamedTuple):
     """A figure: `name` is that of its files without the suffix, `svg` the drawing to put into a page."""
 
     name: str

@@ -33,7 +33,7 @@ def marks(values: Mapping[str, float], metric: str) -> dict[str, str]:
     """Marks the best (`*`) and second best (`†`) methods of a row, as the paper does.
 
     The highest R_ts, the lowest F_ts, seconds and distance are best; of every other metric what lies closest to
-    Retrain. Values count as printed, with two decimals. Equal ones share a mark, and a shared best leaves no second best.
+    Retrain. Values count as printed, with two decimals. Equal ones share a mark; a shared best leaves no second best.
 
     Args:
       values: of each method; Retrain's own is the reference and gets no mark.
