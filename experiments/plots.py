@@ -23,7 +23,7 @@ COLOURS = (
     "#d55e00",
     "#999999",
     "#f0e442",
-    "#882255",
+    "#a63d60",
     "#8877cc",
 )
 """Colours of the methods, CaMU's first."""

@@ -30,7 +30,11 @@ def build(found: Found, pictures: Mapping[str, Sequence[Picture]]) -> Report:
             anchor="tables", title="The paper's tables", text=MARKS, tables=tuple(tables.paper_tables(values, mixed))
         ),
         Section(anchor="averages", title="Averages", tables=tuple(averages)),
-        Section(anchor="further", title="Further figures", tables=tuple(tables.further_tables(values, mixed))),
+        Section(
+            anchor="further",
+            title="Measured here, not in the paper",
+            tables=tuple(tables.further_tables(values, mixed)),
+        ),
         Section(anchor="audits", title="Audits", tables=tuple(audits.audit_tables(found.runs))),
     ]
     sections += [

@@ -19,6 +19,7 @@ HISTOGRAM = "forget_margin_histogram"
 
 _MARKERS = "osD^vPX*<>"
 _FIGURE = (6.0, 3.8)
+_DISTANCES = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)  # ticks; the axis is linear up to 1 and logarithmic beyond
 
 
 class Drawing(NamedTuple):
@@ -100,10 +101,12 @@ def _accuracies(data: str, task: str, group: Group) -> Iterator[Drawing]:
     for place, (method, by_metric) in enumerate(values.items()):
         at = [i + (place - (len(values) - 1) / 2) * width for i, m in enumerate(metrics) if m in by_metric]
         shown = [by_metric[m] for m in metrics if m in by_metric]
-        bars = axes.bar(at, [s.mean for s in shown], 0.9 * width, color=plots.colour(method), label=method_name(method))
-        axes.bar_label(bars, fmt="%.1f", rotation=90, padding=3, fontsize=6.5)
-        spread = [s.spread or 0.0 for s in shown]
-        axes.errorbar(at, [s.mean for s in shown], spread, fmt="none", ecolor="black", elinewidth=0.8)
+        heights, spread = [s.mean for s in shown], [s.spread or 0.0 for s in shown]
+        axes.bar(at, heights, 0.9 * width, color=plots.colour(method), label=method_name(method))
+        axes.errorbar(at, heights, spread, fmt="none", ecolor="black", elinewidth=0.8)
+        for x, summary, metric in zip(at, shown, (m for m in metrics if m in by_metric), strict=True):
+            height = _label_height(summary, retrain.get(metric))
+            axes.text(x, height, f"{summary.mean:.1f}", rotation=90, ha="center", va="bottom", fontsize=6.5)
     for i, metric in enumerate(metrics):
         if metric in retrain:
             label = "Retrain" if i == 0 else None
@@ -115,6 +118,13 @@ def _accuracies(data: str, task: str, group: Group) -> Iterator[Drawing]:
     figure.legend(*_retrain_first(axes), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     title = f"{data_name(data)}, {task_name(task)}"
     yield Drawing(_slug("accuracy", data, task), title, f"Bars: accuracies for {title}. {_in_words(values)}", figure)
+
+
+def _label_height(summary: Summary, retrain: Summary | None) -> float:
+    """Where the figure of a bar begins: above the bar, and above Retrain's line where it would cross it."""
+    height = summary.mean + (summary.spread or 0.0) + 1.5
+    crosses = retrain is not None and height - 3 < retrain.mean < height + 14
+    return max(height, retrain.mean + 1.5) if retrain is not None and crosses else height
 
 
 def _retrain_first(axes: Any) -> tuple[list[Any], list[str]]:
@@ -137,6 +147,7 @@ def _times(tasks: Mapping[tuple[str, str], Group]) -> Iterator[Drawing]:
     for data in dict.fromkeys(data for data, _ in tasks):
         figure, axes = _axes()
         points: list[str] = []
+        top = 0.0
         methods: dict[str, None] = {}
         own = {task: group for (d, task), group in tasks.items() if d == data}
         for marker, (task, group) in zip(_MARKERS * len(own), own.items()):
@@ -147,7 +158,7 @@ def _times(tasks: Mapping[tuple[str, str], Group]) -> Iterator[Drawing]:
                 if gap is None or seconds <= 0:
                     continue
                 axes.plot(seconds, gap, marker, color=plots.colour(method), markersize=6, alpha=0.9, clip_on=False)
-                methods[method] = None
+                methods[method], top = None, max(top, gap)
                 points.append(f"{task_name(task)}, {method_name(method)}: {seconds:.3g} s, {gap:.2f} points")
             axes.plot([], [], marker, color="black", fillstyle="none", label=task_name(task))
         if not points:
@@ -155,7 +166,12 @@ def _times(tasks: Mapping[tuple[str, str], Group]) -> Iterator[Drawing]:
         for method in methods:
             axes.plot([], [], "s", color=plots.colour(method), label=method_name(method))
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(0, max(top, 1.5) * 1.3)
+        axes.set_yticks([y for y in _DISTANCES if y < max(top, 1.5) * 1.3])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.minorticks_off()
         axes.set_xlabel("seconds, without compilation")
         axes.set_ylabel("distance to Retrain (points)")
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")

@@ -148,7 +148,7 @@ def further_tables(figures: Figures, mixed: Mapping[CellKey, str]) -> list[Table
         tables.append(
             Table(
                 anchor=f"further{i}",
-                title=f"{data_name(data)}: measured here, not in the paper",
+                title=f"{data_name(data)}: further measurements",
                 head=("Task", "Metric"),
                 columns=tuple(map(method_name, methods)),
                 rows=rows,
