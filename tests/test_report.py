@@ -175,7 +175,7 @@ def test_audits(found):
     assert table.title == "Audit: trace" and table.columns == ("auc", "layers.first", "seconds")
     assert [e.text for e in table.rows[0].entries] == ["0.6 [0.5, 0.7], null 0.5", "2", "3"]
     intervals = [{"value": 0.5, "low": 0.4, "high": 0.7}, {"value": 0.7, "low": 0.5, "high": 0.8}]
-    assert audits.show(intervals) == "0.6 ± 0.1414 [0.4, 0.8]"
+    assert audits.show(intervals) == "0.6 ± 0.14 [0.4, 0.8]"
     assert audits.show([True]) == "True" and audits.show([None]) == "–"
 
 

@@ -1,6 +1,6 @@
 """Audits of unlearned models, whatever their names: a table a kind, a column an entry."""
 
-import math
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,7 +62,7 @@ def show(values: list[Any]) -> str:
     low, high, null = (_numbers(i.get(key) for i in intervals) for key in ("low", "high", "null"))
     if low and high:
         shown += f" [{_number(min(low))}, {_number(max(high))}]"
-    return shown + (f", null {_mean(list(null))}" if null else "")
+    return shown + (f", null {_number(statistics.fmean(null))}" if null else "")
 
 
 def _numbers(values: Iterable[Any]) -> list[float]:
@@ -73,10 +73,8 @@ def _mean(values: list[Any]) -> str:
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(values):
         return ", ".join(dict.fromkeys(map(str, values)))
-    mean = math.fsum(numbers) / len(numbers)
-    if len(numbers) == 1:
-        return _number(mean)
-    return f"{_number(mean)} ± {_number(math.sqrt(math.fsum((v - mean) ** 2 for v in numbers) / (len(numbers) - 1)))}"
+    mean = _number(statistics.fmean(numbers))
+    return f"{mean} ± {statistics.stdev(numbers):.2g}" if len(numbers) > 1 else mean
 
 
 def _number(value: float) -> str:

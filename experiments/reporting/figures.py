@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from experiments import plots
 from experiments.reporting.collect import Found, Run, Summary, by_task
@@ -18,7 +19,7 @@ HISTOGRAM = "forget_margin_histogram"
 """The entry of a result's `outputs` with `edges`, one more than `counts`, of the outputs on the forget set."""
 
 _MARKERS = "osD^vPX*<>"
-_FIGURE = (6.0, 3.8)
+_FIGURE = (4.8, 3.6)
 _DISTANCES = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)  # ticks; the axis is linear up to 1 and logarithmic beyond
 
 
@@ -166,7 +167,9 @@ def _times(tasks: Mapping[tuple[str, str], Group]) -> Iterator[Drawing]:
         for method in methods:
             axes.plot([], [], "s", color=plots.colour(method), label=method_name(method))
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.minorticks_off()
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(0, max(top, 1.5) * 1.3)
         axes.set_yticks([y for y in _DISTANCES if y < max(top, 1.5) * 1.3])
@@ -229,6 +232,7 @@ def _relearning(data: str, task: str, group: Group) -> Iterator[Drawing]:
     means = {m: [statistics.fmean(values) for values in zip(*c, strict=True)] for m, c in curves.items()}
     ends = "; ".join(f"{method_name(m)} from {mean[0]:+.2f} to {mean[-1]:+.2f}" for m, mean in means.items())
     figure = plots.relearn_figure(curves, "", label)
+    figure.set_size_inches(_FIGURE)
     yield Drawing(_slug("relearn", data, task), title, f"Curves of relearning for {title}, {label}: {ends}.", figure)
 
 

@@ -28,9 +28,9 @@ thead th { background: var(--band); border-bottom: 2px solid var(--line); vertic
 th:first-child { position: sticky; left: 0; background: var(--band); text-align: left; }
 th .rest { display: block; font-weight: normal; color: var(--soft); }
 td small { display: block; color: var(--soft); line-height: 1.35; font-size: .78rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
-.figures > section { min-width: 0; } figure { margin: 0; } figure svg { display: block; width: 100%; min-width: 25rem;
-  max-width: 40rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem; }
+.figures > section { min-width: 0; } figure { margin: 0; } figure svg { display: block; width: 100%; min-width: 20rem;
+  max-width: 38rem; }
 .notes li { margin: .4rem 0; } :target { scroll-margin-top: 1rem; } li:target { background: var(--band); }
 @media print { .scroll { overflow: visible; } }
 """
