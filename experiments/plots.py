@@ -15,12 +15,12 @@ from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 # Okabe and Ito's colours, told apart with any colour vision, and two of Tol's.
 COLOURS = (
-    "#0072b2",
+    "#d55e00",
     "#e69f00",
     "#009e73",
     "#cc79a7",
     "#56b4e9",
-    "#d55e00",
+    "#0072b2",
     "#999999",
     "#f0e442",
     "#a63d60",

@@ -4,14 +4,13 @@
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/report.py` from anywhere
 
-from experiments import console, flags  # noqa: E402
+from experiments import console, flags, results  # noqa: E402
 from experiments.reporting import build, collect, figures, html, markdown  # noqa: E402
 
 
@@ -41,19 +40,11 @@ def run(options: Options) -> None:
     try:
         pictures = figures.save(figures.draw(found), target / "figures")
         report = build.build(found, pictures)
-        _write(target / "report.md", markdown.render(report, "figures"))
-        _write(target / "report.html", html.render(report))
+        for name, text in (("report.md", markdown.render(report, "figures")), ("report.html", html.render(report))):
+            results.write_text(target / name, text)
+            console.say(f"written: {target / name}")
     except OSError as error:
         raise flags.UsageError(f"{target} cannot be written ({error}); give another --report_dir") from None
-
-
-def _write(where: Path, text: str) -> None:
-    """Writes a file so that it holds all of the text or what it held before."""
-    where.parent.mkdir(parents=True, exist_ok=True)
-    partial = where.with_name(f".{where.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, where)
-    console.say(f"written: {where}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,9 +33,14 @@ def path(out: str | Path, dataset: str, task: str, method: str, seed: int, extra
 
 def write(where: Path, result: Result) -> None:
     """Writes a result so that `where` holds all of it or what it held before."""
+    write_text(where, json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(where: Path, text: str) -> None:
+    """Writes a text file so that `where` holds all of it or what it held before; makes its folder."""
     where.parent.mkdir(parents=True, exist_ok=True)
     partial = where.with_name(f".{where.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, where)
 
 

@@ -89,8 +89,13 @@ def load(out: Path) -> Found:
 
 
 def _is_curve(curve: Any) -> bool:
-    points = curve if isinstance(curve, list) else []
-    return bool(points) and all(isinstance(p, dict) and {"R_tr", "F_tr"} <= p.keys() for p in points)
+    """Whether it is a list of accuracies, each of the same ones."""
+    if not isinstance(curve, list) or not curve or not all(isinstance(point, dict) for point in curve):
+        return False
+    names = curve[0].keys()
+    paired = {"R_tr", "F_tr"} <= names and ("F_ts" in names) == ("R_ts" in names)
+    numbers = all(isinstance(value, int | float) for point in curve for value in point.values())
+    return paired and numbers and all(point.keys() == names for point in curve)
 
 
 def _order(run: Run) -> tuple[Any, ...]:
