@@ -52,13 +52,12 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once, not once a file
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         for file in files:
             partial = file.with_name(f".{os.getpid()}.partial{file.suffix}")
             figure.savefig(partial, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
             os.replace(partial, file)
+            figure.set_layout_engine("none")  # laid out once, not once a file
     return files
 
 

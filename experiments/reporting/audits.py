@@ -8,7 +8,7 @@ from experiments.reporting.collect import Run, audits_of, by_cell
 from experiments.reporting.document import DASH, Entry, Row, Table, data_name, method_name, task_name
 
 INTERVAL = ("value", "low", "high", "null")
-"""Keys of an entry with its uncertainty: figure, interval, and what it would be without any trace."""
+"""Keys of an entry with its uncertainty: figure, interval, and the figure to expect where nothing is left."""
 
 
 def audit_tables(runs: Iterable[Run]) -> list[Table]:
@@ -34,7 +34,7 @@ def _table(number: int, name: str, rows: dict[tuple[str, ...], dict[str, list[An
         columns=tuple(column.replace("_", " ") for column in columns),
         rows=tuple(Row(head, tuple(Entry(show(row.get(c, []))) for c in columns)) for head, row in rows.items()),
         text="Mean ± standard deviation over the seeds where there are several. In brackets: the interval, over "
-        "several seeds from the lowest to the highest end; null: the figure of a model that never saw the data.",
+        "several seeds from the lowest to the highest end; null: the figure to expect where no trace is left.",
     )
 
 

@@ -1,5 +1,6 @@
 """The paper's tables with our figures in them, from figures by cell."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from experiments import paper
@@ -44,7 +45,7 @@ def marks(values: Mapping[str, float], metric: str) -> dict[str, str]:
       needs three.
     """
     score = _score(metric, values.get("retrain"))
-    scores = {m: score(round(v, 2)) for m, v in values.items() if m != "retrain"} if score else {}
+    scores = {m: score(round(v, 2)) for m, v in values.items() if m != "retrain" and math.isfinite(v)} if score else {}
     ranks = sorted(set(scores.values()))
     if len(scores) < 2:
         return {}
