@@ -1,27 +1,20 @@
-"""The command line: one frozen dataclass, made into flags by tyro."""
+"""The command line of the runs: one frozen dataclass, made into flags."""
 
 import argparse
 import ast
-import contextlib
 import dataclasses
-import io
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-import tyro
-
 from camu_jax import Pipeline, TrainSettings, _validate, tasks
 from camu_jax.data import DATASETS
 from camu_jax.methods import CAMU_ABLATIONS, METHODS, Method
+from experiments import flags
+from experiments.flags import UsageError
 from experiments.settings import ModelSettings, Preset, defaults
 
 DatasetName = Literal["digit", "fashion", "c10", "c100", "tiny"]
-
-
-class UsageError(ValueError):
-    """Something the user must change; the message is one line."""
 
 
 AuditName = Literal["paper", "lira", "klom", "all"]
@@ -132,22 +125,7 @@ def parse(argv: Sequence[str] | None = None, config_class: type[Any] = Config, p
     if known:
         table = defaults(early.dataset, _kind(early.task), early.preset)
         default = config_class(task=early.task, dataset=early.dataset, preset=early.preset, **table)
-    return check(_tyro(argv, default, prog))
-
-
-def read(options: type[Any], argv: Sequence[str] | None, prog: str) -> Any:
-    """Reads the command line of a script that has options of its own.
-
-    Args:
-      options: a dataclass.
-      argv: arguments; None is the process's own.
-      prog: the command that --help names.
-
-    Raises:
-      UsageError: as `parse`.
-      SystemExit: with code 0, after --help.
-    """
-    return _tyro(list(sys.argv[1:] if argv is None else argv), options(), prog)
+    return check(flags.parse(argv, default, prog))
 
 
 def changed(config: Any, assignment: str) -> Any:
@@ -179,26 +157,6 @@ def changed(config: Any, assignment: str) -> Any:
 
 def _kind(task: str) -> tasks.Kind:
     return "class" if task.startswith("class") else "data"
-
-
-def _tyro(argv: list[str], default: Any, prog: str) -> Any:
-    """Tyro's parser, with its boxed messages folded into one line."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(type(default), args=argv, default=default, prog=prog)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise UsageError(_one_line(printed.getvalue()))
-
-
-def _one_line(boxed: str) -> str:
-    """The message inside tyro's box, without its title and its help text."""
-    line = " ".join(re.sub(r"[\u2500-\u257f]", " ", boxed).split())
-    line = re.sub(r" ?(Argument helptext:|For full helptext|Similar options).*", "", line)
-    line = re.sub(r"^(Value error|Invalid choice|Parsing error|Missing argument) ", "", line)
-    return line if "allowed" in line or "Expected" in line else f"{line}; allowed: what --help lists"
 
 
 NAMES = (*METHODS, *(f"camu:{ablation}" for ablation in CAMU_ABLATIONS))

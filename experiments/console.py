@@ -1,18 +1,23 @@
 """What the user sees: messages, progress bars and the final table."""
 
+from __future__ import annotations
+
 import contextlib
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from camu_jax import loop
 from experiments import paper
 from experiments.results import Result
+
+if TYPE_CHECKING:
+    from camu_jax import loop
 
 console = Console(soft_wrap=True, highlight=False)
 _WIDEST = 100  # columns of the table with every metric; a narrower terminal wraps it rather than cut figures

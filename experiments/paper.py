@@ -4,6 +4,7 @@ import csv
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 METHOD_NAMES: dict[str, str] = {
     "retrain": "Retrain",
@@ -21,17 +22,36 @@ METHOD_NAMES: dict[str, str] = {
 """The paper's name of each method and ablation."""
 
 Cell = tuple[str, str, str, str]
+"""Data set, task, method and metric."""
+
+
+class Line(NamedTuple):
+    """A cell as a table prints it."""
+
+    table: int
+    dataset: str
+    task: str
+    method: str
+    metric: str
+    value: float
 
 
 @functools.cache
-def _table_rows() -> list[dict[str, str]]:
+def lines() -> tuple[Line, ...]:
+    """Every cell of every table, in the order of the tables, repeated cells included.
+
+    Metrics are in percent (`M` is the attack success rate), `seconds` in seconds.
+    """
     with (Path(__file__).parent / "paper" / "tables.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+        return tuple(
+            Line(int(r["table"]), r["dataset"], r["task"], r["method"], r["metric"], float(r["value"]))
+            for r in csv.DictReader(file)
+        )
 
 
 def rows(tables: Sequence[int]) -> list[tuple[str, str, str]]:
     """The (dataset, task, method) of some tables, in their order, each once."""
-    wanted = [(r["dataset"], r["task"], r["method"]) for r in _table_rows() if int(r["table"]) in tables]
+    wanted = [(line.dataset, line.task, line.method) for line in lines() if line.table in tables]
     return list(dict.fromkeys(wanted))
 
 
@@ -39,13 +59,11 @@ def rows(tables: Sequence[int]) -> list[tuple[str, str, str]]:
 def load() -> dict[Cell, float]:
     """Every cell, `(dataset, task, method, metric) -> value`.
 
-    Metrics are in percent (`M` is the attack success rate), `seconds` in seconds. Where two tables hold a cell, the
-    lower-numbered, main table wins.
+    Where two tables hold a cell, the lower-numbered, main table wins.
     """
     cells: dict[Cell, float] = {}
-    for row in _table_rows():
-        cell = (row["dataset"], row["task"], row["method"], row["metric"])
-        cells.setdefault(cell, float(row["value"]))
+    for line in lines():
+        cells.setdefault((line.dataset, line.task, line.method, line.metric), line.value)
     return cells
 
 

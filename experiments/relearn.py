@@ -20,6 +20,7 @@ from camu_jax.optimizers import adam_l2  # noqa: E402
 from camu_jax.training import TrainState, train_step  # noqa: E402
 from experiments import claims, cli, clock, config, console, plots, results, runner  # noqa: E402
 from experiments.cells import Cell, all_cells  # noqa: E402
+from experiments.plots import differences  # noqa: E402
 from experiments.session import open_session, provide_original  # noqa: E402
 
 
@@ -68,12 +69,6 @@ def complete(cell: Cell, settings: TrainSettings) -> None:
     }
     results.write(cell.path(extra), result)
     console.say(f"{cell.method}, seed {cell.seed}: {' '.join(f'{d:+.2f}' for d in found)}")
-
-
-def differences(history: list[dict[str, float]]) -> list[float]:
-    """What Figures 4 and 5 show: R_ts - F_ts where it was measured, else R_tr - F_tr."""
-    kind = "ts" if "F_ts" in history[0] else "tr"
-    return [h[f"R_{kind}"] - h[f"F_{kind}"] for h in history]
 
 
 def run(config: Any) -> None:

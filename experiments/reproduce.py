@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python exper
 
 from camu_jax import TrainSettings  # noqa: E402
 from camu_jax.data import DataError  # noqa: E402
-from experiments import claims, cli, clock, config, console, paper, relearn, results, runner  # noqa: E402
+from experiments import claims, cli, clock, config, console, flags, paper, relearn, results, runner  # noqa: E402
 from experiments.cells import Cell, all_cells  # noqa: E402
 from experiments.session import Session, find_original, open_session  # noqa: E402
 
@@ -257,7 +257,8 @@ class _Seconds:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return cli.run(lambda: run(config.read(ReproduceOptions, argv, "experiments/reproduce.py")))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return cli.run(lambda: run(flags.parse(arguments, ReproduceOptions(), "experiments/reproduce.py")))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Results on disk: one small JSON file a (data set, task, method, seed), written atomically."""
+"""Results on disk: one small JSON file a (data set, task, method, seed), written atomically.
+
+JAX is imported only where a device is asked for: reading results needs none.
+"""
 
 import json
 import os
@@ -7,8 +10,6 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 Result = dict[str, Any]
 
@@ -32,9 +33,14 @@ def path(out: str | Path, dataset: str, task: str, method: str, seed: int, extra
 
 def write(where: Path, result: Result) -> None:
     """Writes a result so that `where` holds all of it or what it held before."""
+    write_text(where, json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(where: Path, text: str) -> None:
+    """Writes a text file so that `where` holds all of it or what it held before; makes its folder."""
     where.parent.mkdir(parents=True, exist_ok=True)
     partial = where.with_name(f".{where.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, where)
 
 
@@ -73,6 +79,8 @@ def difference(old: Any, new: Any, name: str = "") -> str | None:
 
 def provenance() -> dict[str, Any]:
     """Device, package versions and git revision of this run."""
+    import jax
+
     device = jax.devices()[0]
     names = ("jax", "jaxlib", "flax", "optax", "numpy", "camu_jax")
     versions = {"python": platform.python_version()}
@@ -86,6 +94,8 @@ def provenance() -> dict[str, Any]:
 
 def device_name() -> str:
     """The device in words: a GPU's name, or the processor and how many cores this process may use."""
+    import jax
+
     device = jax.devices()[0]
     if device.platform != "cpu":
         return str(device.device_kind)
