@@ -1,0 +1,166 @@
+"""Audits and the whole paper from the outside: what lands in the result files, and what is refused."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from camu_jax import Problem, TrainSettings, data, from_linen, train
+from camu_jax.attacks import lira
+from camu_jax.methods import METHODS
+from experiments import claims, config, population, reproduce, run, tune
+from experiments.cells import Cell
+from experiments.session import open_session
+from tests.helpers import Normed
+
+QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1"]
+
+
+@pytest.fixture
+def folders(tmp_path, cache):
+    return [f"--out={tmp_path / 'out'}", f"--checkpoint_dir={tmp_path / 'originals'}", f"--cache_dir={cache}"]
+
+
+def result(tmp_path, method, task="data10"):
+    return json.loads((tmp_path / "out" / "tiny" / task / method / "seed0.json").read_text())
+
+
+def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
+    flags = [*QUICK, *folders, "--methods", "retrain", "camu", "--audits.models=2"]
+    assert run.main(flags) == 0
+    before = result(tmp_path, "camu")
+    assert run.main([*flags, "--audit", "paper", "klom"]) == 0
+    after = result(tmp_path, "camu")
+    assert after["metrics"] == before["metrics"] | {"M": 100 * after["audits"]["paper"]["M"]["value"]}
+    assert after["seconds"] == before["seconds"]  # nothing was unlearned again: the model was kept
+    assert after["audits"]["paper"]["auc"]["null"] == result(tmp_path, "retrain")["audits"]["paper"]["auc"]["value"]
+    for figures in (after["audits"]["paper"]["auc"], after["audits"]["klom"]["klom_forget"]):
+        assert figures["low"] <= figures["value"] <= figures["high"] and "null" in figures
+    assert after["audits"]["klom"]["seconds"] > 0 and sum(after["outputs"]["forget_margin_histogram"]["counts"]) == 15
+    assert " M " in capsys.readouterr().out
+    assert run.main([*flags, "--audit", "paper", "klom"]) == 0
+    assert "nothing to do" in capsys.readouterr().out and result(tmp_path, "camu") == after
+
+
+def test_lira_is_for_random_forget_sets(folders, capsys):
+    assert run.main([*QUICK, *folders, "--task=class0", "--audit=lira"]) == 2
+    assert "dataP or indices" in capsys.readouterr().err
+    parsed = config.parse(["--task=class0", "--audit=all"])
+    assert parsed.audit == ("paper", "klom") and config.parse(["--audit=all"]).audit == ("paper", "lira", "klom")
+
+
+def test_shadow_models_forget_every_example_of_their_half_once(folders, monkeypatch):
+    session = open_session(config.parse([*QUICK, *folders, "--task=data20", "--methods=unroll"]))
+    trained = []
+
+    def cached(session, what, label, count, side_by_side, make, examples):
+        trained.append((json.dumps(what), count))
+        return np.zeros((count, len(examples)), np.float32)
+
+    monkeypatch.setattr(population, "_cached", cached)
+    margins, state, halves = population.shadows(Cell(session, "unroll", 0), 6, 1)
+    assert margins.shape == state.shape == (30, 150) and len(set(trained)) == 6
+    for half in range(6):
+        mine = state[halves == half]
+        inside = (mine != lira.NEVER).all(0)
+        assert inside.sum() == 75 and (mine[:, ~inside] == lira.NEVER).all()
+        assert ((mine == lira.FORGOTTEN).sum(0) == inside).all()
+
+
+def test_models_side_by_side_are_those_made_one_by_one():
+    model = from_linen(Normed(10), (28, 28, 1))
+    digits = data.load("tiny")[0][:96]
+    original = train(jax.random.key(0), model, digits, TrainSettings(epochs=1))
+    settings = METHODS["unroll"].settings()
+
+    def unlearn(key, rows):
+        problem = Problem(model=model, original=original, forget=digits[rows[:32]], retain=digits[rows[32:]])
+        return METHODS["unroll"].unlearn(key, problem, settings)
+
+    keys = list(jax.random.split(jax.random.key(1), 2))
+    rows = [jax.random.permutation(k, 96) for k in keys]
+    together = population._side_by_side(unlearn, keys, rows)
+    for k, row, predictor in zip(keys, rows, together):
+        alone = unlearn(k, row).variables
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), predictor.variables, alone)
+
+
+def test_a_claim_is_exclusive_and_given_back(tmp_path):
+    path = tmp_path / "results" / "seed0.json"
+    with claims.claim(path, wait=False) as first, claims.claim(path, wait=False) as second:
+        assert first and not second
+    with claims.claim(path, wait=True) as again:
+        assert again
+
+
+# --- the whole paper ------------------------------------------------------------------------------------------------
+
+
+def test_the_paper_is_four_data_sets_six_tasks_eight_methods():
+    chosen = reproduce.groups(reproduce.ReproduceOptions())
+    assert len(chosen) == 24 and sum(len(methods) for _, _, methods, _ in chosen) == 24 * 8 + 8 * 3
+    assert [group[1] for group in chosen if group[3]] == ["data10", "class0"] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        (dict(tables=(1,)), "tables holds 1"),
+        (dict(figures=(3,)), "figures holds 3"),
+        (dict(methods=("foo",)), "methods holds foo"),
+        (dict(tasks=("data11",)), "tasks holds data11"),
+        (dict(tables=(), figures=()), "nothing is chosen"),
+        (dict(worker="2/2"), "worker is 2/2"),
+        (dict(set=("camu.foo=1",)), "camu.foo"),
+        (dict(set=("camu.epochs=0",)), "epochs"),
+        (dict(set=("epochs",)), "group.setting=value"),
+    ],
+)
+def test_a_wrong_part_is_refused_before_any_work(changes, hint):
+    with pytest.raises(config.UsageError, match=hint):
+        reproduce.run(dataclasses.replace(reproduce.ReproduceOptions(datasets=("tiny",)), **changes))
+
+
+def test_a_failing_result_is_noted_and_the_others_are_made(folders, tmp_path, capsys, monkeypatch):
+    part = ["--datasets=tiny", "--limit=150", "--tables=2", "--methods", "neggrad", "unroll", "--seeds=0", *folders]
+    part += ["--figures", "4", "--relearn_epochs=1", "--set", "original.epochs=1", "neggrad.epochs=1"]
+    honest = METHODS["neggrad"]
+
+    def broken(key, problem, settings):
+        raise FloatingPointError("no luck")
+
+    monkeypatch.setitem(METHODS, "neggrad", honest._replace(unlearn=broken))
+    assert reproduce.main([*part, "--audit"]) == 1
+    captured = capsys.readouterr()
+    assert "neggrad, seed 0: FloatingPointError: no luck" in captured.err and "2 failed" in captured.out
+    folder = tmp_path / "out" / "tiny" / "data10"
+    assert (folder / "unroll" / "seed0.json").exists() and "no luck" in (folder / "neggrad/seed0.error.txt").read_text()
+    monkeypatch.setitem(METHODS, "neggrad", honest)
+    assert reproduce.main([*part, "--audit", "--worker=1/2"]) == 0
+    assert "2 of 4 results" in capsys.readouterr().out and not list(folder.rglob("*.error.txt"))
+
+
+def test_tuning_ranks_what_was_tried_on_held_out_examples(folders, capsys):
+    flags = ["--dataset=tiny", "--limit=150", "--validation=50", "--original.epochs=1", "--methods=unroll", *folders]
+    assert tune.main([*flags, "--grid", "unroll.sigma=0.001,0.01"]) == 0
+    printed = capsys.readouterr().out
+    assert "50 validation examples" in printed and printed.count("unroll, seed 0: unroll.sigma=") == 2
+    assert tune.main([*flags, "--grid", "unroll.foo=1"]) == 2
+    assert "unroll.foo" in capsys.readouterr().err
+
+
+def test_held_out_examples_are_not_trained_on():
+    train_set = data.load("tiny")[0]
+    from camu_jax import tasks
+
+    held, kept = tasks.hold_out(jax.random.key(0), train_set, 300)
+    assert len(held) == 300 and len(kept) == len(train_set) - 300
+    together = jnp.concatenate([held.x, kept.x]).reshape(len(train_set), -1)
+    np.testing.assert_array_equal(
+        np.unique(together, axis=0), np.unique(np.asarray(train_set.x).reshape(len(train_set), -1), axis=0)
+    )
+    with pytest.raises(ValueError, match="count"):
+        tasks.hold_out(jax.random.key(0), train_set, len(train_set))
