@@ -52,6 +52,9 @@ def trained(cnn, digits):
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A folder of compiled programs that the runs of one session share."""
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory, worker_id):
+    """A folder of compiled programs that the runs of one session share, in all its processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder

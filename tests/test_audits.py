@@ -16,7 +16,7 @@ from experiments.cells import Cell
 from experiments.session import open_session
 from tests.helpers import Normed
 
-QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1"]
+QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1"]
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def result(tmp_path, method, task="data10"):
 
 
 def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
-    flags = [*QUICK, *folders, "--methods", "retrain", "camu", "--audits.models=2"]
+    flags = [*QUICK, *folders, "--methods", "retrain", "unroll", "--audits.models=2"]
     assert run.main(flags) == 0
-    before = result(tmp_path, "camu")
+    before = result(tmp_path, "unroll")
     assert run.main([*flags, "--audit", "paper", "klom"]) == 0
-    after = result(tmp_path, "camu")
+    after = result(tmp_path, "unroll")
     assert after["metrics"] == before["metrics"] | {"M": 100 * after["audits"]["paper"]["M"]["value"]}
     assert after["seconds"] == before["seconds"]  # nothing was unlearned again: the model was kept
     assert after["audits"]["paper"]["auc"]["null"] == result(tmp_path, "retrain")["audits"]["paper"]["auc"]["value"]
@@ -42,7 +42,7 @@ def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
     assert after["audits"]["klom"]["seconds"] > 0 and sum(after["outputs"]["forget_margin_histogram"]["counts"]) == 15
     assert " M " in capsys.readouterr().out
     assert run.main([*flags, "--audit", "paper", "klom"]) == 0
-    assert "nothing to do" in capsys.readouterr().out and result(tmp_path, "camu") == after
+    assert "nothing to do" in capsys.readouterr().out and result(tmp_path, "unroll") == after
 
 
 def test_lira_is_for_random_forget_sets(folders, capsys):
