@@ -31,7 +31,8 @@ def save(path: str | Path, variables: Any, description: dict[str, Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed here
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
     ocp.save((partial / "variables").resolve(), variables)
     files = sorted(p for p in partial.rglob("*") if p.is_file())

@@ -26,7 +26,8 @@ _KLOM_SEED, _LIRA_SEED = 1_000, 2_000  # original models of populations; the run
 
 
 def margins(predictor: camu_jax.Predictor, examples: Examples) -> np.ndarray:
-    """Margins of one model, `[N]` float32: evaluation mode, no augmentation."""
+    """Margins of one model, `[N]` float32: evaluation mode, no augmentation; of an ensemble's mean probabilities."""
+    predictor = dataclasses.replace(predictor, aggregate="mean")
     return np.asarray(signals.margin(evaluate.outputs(predictor, examples.x).logits, examples.y))
 
 

@@ -57,7 +57,8 @@ def _missing_audits(cell: Cell, result: results.Result) -> list[str]:
 def _audit(cell: Cell, name: str) -> None:
     """Adds an audit to a cell's result."""
     settings = cell.session.config.audits
-    predictor = cell.predictor(_original(cell))
+    kept = cell.predictor(_original(cell))
+    predictor = dataclasses.replace(kept, aggregate="mean")  # votes have too few levels to attack
     with clock.measure() as span:
         found = audits.AUDITS[name](cell, predictor, settings)
     result = cell.read()
@@ -104,9 +105,12 @@ def announce(cells: list[Cell], todo: list[Cell], *, extra_units: float = 0.0) -
     units = 0.0 if trained else 3.0 * len(session.train) * config.original.epochs
     for cell in todo:
         method, settings = cell.entry
-        units += method.cost(cell.problem({}), settings) + extra_units
+        units += extra_units + (method.cost(cell.problem({}), settings) if cell.read() is None else 0.0)
     parts = [f"{len(todo)} of {len(cells)} results to make"] + ([] if trained else ["the original model to train"])
-    console.say(f"{' and '.join(parts)}: about {clock.words(units * rate)}, and compilation")
+    console.say(
+        f"{' and '.join(parts)}: about {clock.words(units * rate)}, and compilation"
+        + (f"; the audits {', '.join(config.audit)} are not counted" if config.audit else "")
+    )
 
 
 def _print_table(session: Session) -> None:

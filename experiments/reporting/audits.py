@@ -39,9 +39,11 @@ def _table(number: int, name: str, rows: dict[tuple[str, ...], dict[str, list[An
 
 
 def flatten(audit: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The scalar and interval entries of an audit; those of nested dicts under dotted names, lists left out."""
+    """The scalar and interval entries of an audit; those of nested dicts under dotted names; no lists, no settings."""
     flat: dict[str, Any] = {}
     for name, value in audit.items():
+        if name == "settings":
+            continue
         if isinstance(value, dict) and not _is_interval(value):
             flat |= flatten(value, f"{prefix}{name}.")
         elif not isinstance(value, list):

@@ -193,7 +193,7 @@ def _margins(data: str, task: str, group: Group) -> Iterator[Drawing]:
         if method == "retrain":
             axes.stairs(heights, edges, color=plots.colour(method), fill=True, alpha=0.15)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("margin on the forget set")
+    axes.set_xlabel("margin log p_y - log(1 - p_y) on the forget set")
     axes.set_ylabel("percent of the examples")
     figure.legend(*_retrain_first(axes), loc="outside lower center", ncols=4, frameon=False, fontsize="small")
     title = f"{data_name(data)}, {task_name(task)}"
