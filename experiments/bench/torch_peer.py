@@ -1,13 +1,10 @@
 """The same models and updates in PyTorch eager mode, written from the paper's equations: what ours is compared with.
 
-The only file of the project that imports PyTorch. Images are `[B, channels, H, W]` here.
+Only this file and `torch_side.py` import PyTorch. Images are `[B, channels, H, W]` here.
 """
 
-import copy
 import itertools
-import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from experiments.bench.work import Prepared, Work
-
-VARIANTS = ("eager", "tuned")
-"""`eager`: as the authors do, a frozen forward pass in every step and one model call for each set of images. `tuned`:
-frozen embeddings computed once where augmentation allows it, and forget and retain images in one call where the model
-has no BatchNorm."""
+from experiments.bench.work import Prepared
 
 
 class CNN(nn.Module):
@@ -157,6 +149,9 @@ def adam(model: nn.Module, learning_rate: float, l2: float) -> torch.optim.Optim
 def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    for p in optimizer.param_groups[0]["params"]:
+        if p.grad is None:  # the KL loss does not reach the layers behind the embedding; L2 does, as in ours
+            p.grad = torch.zeros_like(p)
     optimizer.step()
     return loss.detach()
 
@@ -202,7 +197,7 @@ def camu_step(
     Returns:
       The two losses before their updates.
     """
-    with torch.inference_mode():
+    with torch.no_grad():
         to_counterfactual, to_retain = batch.counterfactual_embedding, batch.retain_embedding
         if to_retain is None:
             to_retain = frozen(batch.retain)[1]
@@ -257,8 +252,3 @@ class Images:
         picked = padded[torch.arange(b, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return self.clean(picked.permute(0, 3, 1, 2))
 
-
-def _passes(n: int, size: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Row numbers of minibatches, in a new order each pass, without end."""
-    while True:
-        yield from torch.randperm(n, device=device).split(size)

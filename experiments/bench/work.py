@@ -89,8 +89,6 @@ class Prepared:
       mean, std: of the pipeline.
       augment: of the pipeline.
       num_classes: C.
-      image_size: side of a model input.
-      channels: of a model input.
       accelerator: whether ours runs on one.
       steps_per_pass: minibatches of an epoch; 1 for whole runs.
       rows: what one step handles, in `Work.unit`; for whole passes all of them.
@@ -105,8 +103,6 @@ class Prepared:
     std: tuple[float, ...]
     augment: str
     num_classes: int
-    image_size: int
-    channels: int
     accelerator: bool
     steps_per_pass: int
     rows: int
