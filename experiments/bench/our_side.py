@@ -14,7 +14,6 @@ import numpy as np
 
 import camu_jax
 from camu_jax import data, evaluate, loop, tasks
-from camu_jax.camu import CamuSettings
 from camu_jax.methods import METHODS
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
@@ -101,7 +100,8 @@ class Side:
     def go(self, n: int) -> dict[str, Any]:
         """Makes `n` steps or passes: their `seconds`, and the `metrics` of a whole run."""
         assert self.job is not None
-        turn, result = self.job.turn, {}
+        turn = self.job.turn
+        result: dict[str, Any] = {}
         seconds = _seconds(lambda: result.setdefault("out", turn(n)))
         metrics = result["out"] if isinstance(result["out"], dict) else None
         return {"seconds": seconds, "metrics": metrics}
@@ -133,11 +133,11 @@ def _load(work: Work) -> tuple[Examples, Examples]:
     return train, test
 
 
-def _arrays(name: str, part: Examples) -> dict[str, np.ndarray]:
+def _arrays(name: str, part: Examples) -> dict[str, Any]:
     return {f"{name}/x": np.asarray(part.x), f"{name}/y": np.asarray(part.y)}
 
 
-def _flat(variables: Any, prefix: str = "") -> dict[str, np.ndarray]:
+def _flat(variables: Any, prefix: str = "") -> dict[str, Any]:
     """Arrays by path, `params/Conv_0/kernel`."""
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     return {prefix + "/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
@@ -219,13 +219,11 @@ def _evaluate(work: Work, problem: Problem, test: Examples, chosen: dict[str, An
     return _Job(lambda n: [once() for _ in range(n)][-1], len(test), 1, sum(counted), None)
 
 
-def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    train, _ = _load(
-        Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny")
-    )
-    model = defaults("digit" if architecture == "cnn" else "c10", "data", "reference")["model"].build(
-        10, train.x.shape[1:]
-    )
+def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    train, _ = _load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
+    chosen = defaults("digit" if architecture == "cnn" else "c10", "data", "reference")
+    model = chosen["model"].build(10, train.x.shape[1:])
+    rates = [chosen["original"].learning_rate, chosen["camu"].kl_learning_rate, chosen["camu"].ce_learning_rate]
     init_key, noise_key, mean_key, var_key = jax.random.split(jax.random.key(0), 4)
     with jax.enable_x64(False):  # the layers are initialised in float32
         variables = model.init(init_key)
@@ -246,11 +244,11 @@ def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, np.ndarr
         "y_star": y_star,
         "retain": retain.x,
         "y_retain": retain.y,
+        "rates": np.asarray(rates),
     }
-    state = TrainState.create(model, variables, camu_jax.Pipeline(), adam_l2(1e-3, 1e-4))
+    state = TrainState.create(model, variables, camu_jax.Pipeline(), adam_l2(rates[0], 1e-4))
     state, train_metrics = jax.jit(train_step)(state, forget, key=jax.random.key(0))
-    settings = CamuSettings.reference(kl_learning_rate=4e-4, ce_learning_rate=5e-4)
-    params, metrics = camu_jax.camu_step(camu_jax.init_camu(model, variables, settings), batch)
+    params, metrics = camu_jax.camu_step(camu_jax.init_camu(model, variables, chosen["camu"]), batch)
     after = {
         **_flat(state.variables, "train/"),
         "train/loss": np.asarray(train_metrics["loss"]),

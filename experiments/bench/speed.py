@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit("PyTorch is missing; pip install -r experiments/bench/requirements.txt")
     if "digit" in options.what and options.data_dir is None:
         sys.exit("digit needs --data_dir, a prepared TFDS folder that holds mnist")
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(Console().width, 140))
     try:
         if options.check:
             sys.exit(0 if run_check(console) else 1)

@@ -231,7 +231,9 @@ class Images:
     """The pipeline of `camu_jax.images`: uint8 `[N, channels, H, W]` -> model inputs."""
 
     def __init__(self, prepared: Prepared, device: torch.device, layout: torch.memory_format) -> None:
-        self.mean, self.std = (torch.tensor(v, device=device).reshape(1, -1, 1, 1) for v in (prepared.mean, prepared.std))
+        self.mean, self.std = (
+            torch.tensor(v, device=device).reshape(1, -1, 1, 1) for v in (prepared.mean, prepared.std)
+        )
         self.layout, self.augment = layout, prepared.augment
 
     def clean(self, x: torch.Tensor) -> torch.Tensor:
@@ -251,4 +253,3 @@ class Images:
         columns = torch.where(torch.rand(b, 1, device=x.device) < 0.5, columns.flip(1), columns)
         picked = padded[torch.arange(b, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
         return self.clean(picked.permute(0, 3, 1, 2))
-

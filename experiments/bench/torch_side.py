@@ -155,7 +155,7 @@ class _Job:
         """Algorithm 1 and the endless steps of Algorithm 2 over it; the model changes with them."""
         settings, images = self.prepared.settings, self.images
         model = copy.deepcopy(self.original).train()
-        adams = [torch_peer.adam(model, settings[f"{k}_learning_rate"], settings["l2"]) for k in ("kl", "ce")]
+        kl, ce = (torch_peer.adam(model, settings[f"{k}_learning_rate"], settings["l2"]) for k in ("kl", "ce"))
         n = len(forget[0])
         rows = torch.randperm(len(retain[0]), device=self.device)[:n]
         kept, y_kept = retain[0][rows], retain[1][rows]
@@ -180,7 +180,7 @@ class _Job:
                     None if to_retain is None else to_retain[j],
                 )
                 join = tuned and self.work.architecture == "cnn"
-                yield torch_peer.camu_step(model, self.original, *adams, batch, settings, join=join)
+                yield torch_peer.camu_step(model, self.original, kl, ce, batch, settings, join=join)
 
         return model, steps()
 
@@ -220,9 +220,10 @@ def _stepper(steps: Iterator[Any]) -> Callable[[int], None]:
     return turn
 
 
-def _check(architecture: str, arrays: Any) -> dict[str, np.ndarray]:
+def _check(architecture: str, arrays: Any) -> dict[str, Any]:
     settings = {"kl_retain": 0.5, "kl_forget": 0.5, "ce_forget": 0.01, "ce_retain": 0.9}
     dtype = torch.from_numpy(arrays["forget"]).dtype
+    rates = arrays["rates"].tolist()
 
     def fresh() -> nn.Module:
         model = torch_peer.build(architecture, 10)
@@ -236,13 +237,13 @@ def _check(architecture: str, arrays: Any) -> dict[str, np.ndarray]:
     def labels(name: str) -> torch.Tensor:
         return torch.from_numpy(arrays[name]).long()
 
-    results = {}
+    results: dict[str, Any] = {}
     model = fresh().train()
     shapes: dict[nn.Module, int] = {}
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.register_forward_hook(lambda m, _, y: shapes.update({m: y.numel() // y.shape[1]}))
-    loss = torch_peer.train_step(model, torch_peer.adam(model, 1e-3, 1e-4), images("forget"), labels("y_forget"))
+    loss = torch_peer.train_step(model, torch_peer.adam(model, rates[0], 1e-4), images("forget"), labels("y_forget"))
     results["train/loss"] = loss.numpy()
     results.update({f"train/{name}": a for name, a in torch_peer.to_flax(model).items()})
     for name, layer, _ in torch_peer.tensors(model):
@@ -252,15 +253,17 @@ def _check(architecture: str, arrays: Any) -> dict[str, np.ndarray]:
     frozen = fresh().eval()
     for variant in ("eager", "tuned"):
         model = fresh().train()
-        adams = [torch_peer.adam(model, rate, 1e-4) for rate in (4e-4, 5e-4)]
-        batch = Batch(images("forget"), images("counterfactual"), labels("y_star"), images("retain"), labels("y_retain"))
+        adams = [torch_peer.adam(model, rate, 1e-4) for rate in rates[1:]]
+        batch = Batch(
+            images("forget"), images("counterfactual"), labels("y_star"), images("retain"), labels("y_retain")
+        )
         if variant == "tuned":
             with torch.no_grad():
                 batch = batch._replace(
                     counterfactual_embedding=frozen(batch.counterfactual)[1], retain_embedding=frozen(batch.retain)[1]
                 )
         join = variant == "tuned" and architecture == "cnn"
-        kl, ce = torch_peer.camu_step(model, frozen, *adams, batch, settings, join=join)
+        kl, ce = torch_peer.camu_step(model, frozen, adams[0], adams[1], batch, settings, join=join)
         results.update({f"{variant}/kl": kl.numpy(), f"{variant}/ce": ce.numpy()})
         results.update({f"{variant}/{name}": a for name, a in torch_peer.to_flax(model).items()})
     return results
