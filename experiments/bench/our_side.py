@@ -1,0 +1,270 @@
+"""What our child process runs: the benchmarks through the library, exactly as the runner calls it."""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import camu_jax
+from camu_jax import data, evaluate, loop, tasks
+from camu_jax.methods import METHODS
+from camu_jax.optimizers import adam_l2
+from camu_jax.problem import Predictor, Problem
+from camu_jax.training import TrainState, train_step
+from camu_jax.types import Examples, Tuples
+from experiments import clock
+from experiments.bench.units import counting, flops
+from experiments.bench.work import Prepared, Work
+from experiments.settings import defaults
+
+_LIMIT = 12_000  # training images that a benchmark of steps loads
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """`turn(n)` makes n steps or passes and returns what to wait for."""
+
+    turn: Callable[[int], Any]
+    rows: int
+    steps_per_pass: int
+    flops: float
+    settings: Any
+
+
+class Side:
+    """Our half of a pair."""
+
+    def __init__(self) -> None:
+        self.job: _Job | None = None
+
+    def machine(self) -> dict[str, Any]:
+        """Device and version."""
+        backend = jax.default_backend()
+        cores = len(os.sched_getaffinity(0))
+        return {
+            "jax": jax.__version__,
+            "device": jax.devices()[0].device_kind,
+            "cores": cores,
+            "accelerator": backend != "cpu",
+        }
+
+    def matmul_rate(self, n: int, tries: int) -> float:
+        """Floating-point operations a second of the best of several `n` by `n` float32 products."""
+        a = jax.random.uniform(jax.random.key(0), (n, n))
+        product = jax.jit(jnp.matmul)
+        jax.block_until_ready(product(a, a))
+        return 2 * n**3 / min(_seconds(lambda: product(a, a)) for _ in range(tries))
+
+    def prepare(self, work: Work, path: str) -> Prepared:
+        """Builds the benchmark, compiles it, and writes data and initial variables for PyTorch to `path`."""
+        train, test = _load(work)
+        chosen = defaults("digit" if work.architecture == "cnn" else "c10", "data", "reference")
+        pipeline = chosen["pipeline"]
+        shape = train.x.shape[1:]
+        model = chosen["model"].build(train.num_classes, shape)
+        variables = jax.jit(model.init)(jax.random.key(0))
+        np.savez(path, **_arrays("train", train), **_arrays("test", test), **_flat(variables))
+
+        problem = Problem(model=model, original=variables, forget=train, retain=train, pipeline=pipeline)
+        make = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evaluate}[work.kind]
+        self.job = job = make(work, problem, test, chosen)
+        with clock.measure() as first:
+            jax.block_until_ready(job.turn(1))
+        compile_seconds = first.compile_seconds
+        if jax.default_backend() != "cpu" and job.steps_per_pass > 1:  # the scanned program of a whole pass
+            with clock.measure() as scanned:
+                jax.block_until_ready(job.turn(job.steps_per_pass))
+            compile_seconds += scanned.compile_seconds
+        return Prepared(
+            arrays=path,
+            settings=dataclasses.asdict(job.settings) if job.settings else {},
+            mean=pipeline.mean,
+            std=pipeline.std,
+            augment=pipeline.augment,
+            num_classes=train.num_classes,
+            accelerator=jax.default_backend() != "cpu",
+            steps_per_pass=job.steps_per_pass,
+            rows=job.rows,
+            flops=job.flops,
+            first_seconds=first.seconds,
+            compile_seconds=compile_seconds,
+        )
+
+    def go(self, n: int) -> dict[str, Any]:
+        """Makes `n` steps or passes: their `seconds`, and the `metrics` of a whole run."""
+        assert self.job is not None
+        turn = self.job.turn
+        result: dict[str, Any] = {}
+        seconds = _seconds(lambda: result.setdefault("out", turn(n)))
+        metrics = result["out"] if isinstance(result["out"], dict) else None
+        return {"seconds": seconds, "metrics": metrics}
+
+    def check(self, architecture: str, dtype: str, size: int, start: str, out: str) -> None:
+        """Writes a state and a batch to `start`, what one training step and one CaMU update make of it to `out`."""
+        jax.config.update("jax_default_matmul_precision", "highest")
+        with jax.enable_x64(dtype == "float64"):
+            before, after = _check(architecture, jnp.dtype(dtype), size)
+        np.savez(start, **before)
+        np.savez(out, **after)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - start
+
+
+def _load(work: Work) -> tuple[Examples, Examples]:
+    """The data set, whole for a whole run; `tiny` grows to 32x32x3 for ResNet-18."""
+    limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate") else _LIMIT
+    train, test = data.load(work.dataset, data_dir=work.data_dir, limit=limit)
+    if work.architecture == "resnet18" and train.x.shape[-1] == 1:
+        pad = ((0, 0), (2, 2), (2, 2), (0, 0))
+        train, test = (
+            dataclasses.replace(part, x=jnp.repeat(jnp.pad(part.x, pad), 3, axis=-1)) for part in (train, test)
+        )
+    return train, test
+
+
+def _arrays(name: str, part: Examples) -> dict[str, Any]:
+    return {f"{name}/x": np.asarray(part.x), f"{name}/y": np.asarray(part.y)}
+
+
+def _flat(variables: Any, prefix: str = "") -> dict[str, Any]:
+    """Arrays by path, `params/Conv_0/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {prefix + "/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _runner(step: loop.Step, state: Any, *streams: loop.Stream) -> Callable[[int], Any]:
+    """A turn of n steps of the shared loop; the state goes on from turn to turn."""
+    held = [state]
+
+    def turn(n: int) -> Any:
+        epochs = -(-n // streams[0].batches)
+        held[0] = loop.run(step, held[0], *streams, key=jax.random.key(1), epochs=epochs, max_steps=n)
+        return held[0]
+
+    return turn
+
+
+def _step_job(step: loop.Step, state: Any, streams: tuple[loop.Stream, ...], settings: Any) -> _Job:
+    size = streams[0].batch_size
+    batches = [jax.tree.map(lambda a: a[:size], stream.rows) for stream in streams]
+    count = flops(jax.jit(functools.partial(step, key=jax.random.key(0))), state, *batches)
+    return _Job(_runner(step, state, *streams), size, streams[0].batches, count, settings)
+
+
+def _camu(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+    """What `METHODS["camu"]` hands to the loop."""
+    del test
+    settings = dataclasses.replace(chosen["camu"], batch_size=work.batch_size)
+    train, rows = problem.forget, 512 if len(problem.forget) < _LIMIT else 5888  # whole minibatches of every size
+    problem = dataclasses.replace(problem, forget=train[:rows], retain=train[rows:])
+    caught: list[Any] = []
+
+    def catch(step: loop.Step, state: Any, *streams: loop.Stream, **_: Any) -> Any:
+        caught.append((step, state, streams))
+        return state
+
+    with mock.patch.object(loop, "run", catch):
+        METHODS["camu"].unlearn(jax.random.key(0), problem, settings)
+    step, state, streams = caught[0]
+    return _step_job(step, state, streams, settings)
+
+
+def _train(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+    del test
+    settings = dataclasses.replace(chosen["original"], batch_size=work.batch_size)
+    optimizer = adam_l2(settings.learning_rate, settings.l2)
+    state = TrainState.create(problem.model, problem.original, problem.pipeline, optimizer)
+    whole = len(problem.forget) // work.batch_size * work.batch_size
+    stream = loop.Stream(problem.forget[:whole], work.batch_size)
+    return _step_job(train_step, state, (stream,), settings)
+
+
+def _unlearn(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+    """From loaded data and an original model to the metrics, task data10."""
+    settings = dataclasses.replace(chosen["camu"], batch_size=work.batch_size, epochs=work.epochs)
+    train = problem.forget
+    task = tasks.parse_task("data10", train.num_classes, len(train))
+
+    def once() -> dict[str, float]:
+        forget, retain = tasks.split(jax.random.key(0), task, train)
+        split = dataclasses.replace(problem, forget=forget, retain=retain)
+        predictor = METHODS["camu"].unlearn(jax.random.key(1), split, settings)
+        return evaluate.accuracies(predictor, forget, retain, test)
+
+    with counting() as counted:
+        once()
+    return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, sum(counted), settings)
+
+
+def _evaluate(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+    del chosen
+    predictor = Predictor((problem.original,), problem.model, problem.pipeline)
+
+    def once() -> Any:
+        return evaluate.outputs(predictor, test.x, batch_size=work.batch_size)
+
+    with counting() as counted:
+        once()
+    return _Job(lambda n: [once() for _ in range(n)][-1], len(test), 1, sum(counted), None)
+
+
+def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    train, _ = _load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
+    chosen = defaults("digit" if architecture == "cnn" else "c10", "data", "reference")
+    model = chosen["model"].build(10, train.x.shape[1:])
+    rates = [chosen["original"].learning_rate, chosen["camu"].kl_learning_rate, chosen["camu"].ce_learning_rate]
+    init_key, noise_key, mean_key, var_key = jax.random.split(jax.random.key(0), 4)
+    with jax.enable_x64(False):  # the layers are initialised in float32
+        variables = model.init(init_key)
+    variables = jax.tree.map(lambda a: a.astype(dtype), variables)
+    stats = _perturbed(mean_key, var_key, variables["batch_stats"])
+    variables = {**variables, "batch_stats": stats}
+
+    x = train.x[: 2 * size].astype(dtype) / 255
+    forget, retain = Examples(x[:size], train.y[:size], 10), Examples(x[size:], train.y[size : 2 * size], 10)
+    noise = jax.random.uniform(noise_key, retain.x.shape, dtype)
+    y_star = jnp.where(retain.y == forget.y, (forget.y + 1) % 10, retain.y)
+    batch = Tuples(forget, Examples(retain.x + noise, y_star, 10), retain)
+
+    before = {
+        "forget": forget.x,
+        "y_forget": forget.y,
+        "counterfactual": batch.counterfactual.x,
+        "y_star": y_star,
+        "retain": retain.x,
+        "y_retain": retain.y,
+        "rates": np.asarray(rates),
+    }
+    state = TrainState.create(model, variables, camu_jax.Pipeline(), adam_l2(rates[0], 1e-4))
+    state, train_metrics = jax.jit(train_step)(state, forget, key=jax.random.key(0))
+    params, metrics = camu_jax.camu_step(camu_jax.init_camu(model, variables, chosen["camu"]), batch)
+    after = {
+        **_flat(state.variables, "train/"),
+        "train/loss": np.asarray(train_metrics["loss"]),
+        **_flat(params.variables, "camu/"),
+        **{f"camu/{name}": np.asarray(value) for name, value in metrics.items()},
+    }
+    return {**{name: np.asarray(a) for name, a in before.items()}, **_flat(variables)}, after
+
+
+def _perturbed(mean_key: jax.Array, var_key: jax.Array, stats: Any) -> Any:
+    """Running statistics that are not the initial 0 and 1."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(stats)
+    changed = []
+    for i, (path, leaf) in enumerate(leaves):
+        if path[-1].key == "var":
+            changed.append(jax.random.uniform(jax.random.fold_in(var_key, i), leaf.shape, leaf.dtype, 0.5, 1.5))
+        else:
+            changed.append(0.1 * jax.random.normal(jax.random.fold_in(mean_key, i), leaf.shape, leaf.dtype))
+    return jax.tree.unflatten(tree, changed)

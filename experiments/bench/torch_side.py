@@ -1,0 +1,269 @@
+"""What PyTorch's child process runs: the benchmarks over `torch_peer`, with its usual good settings."""
+
+import copy
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from experiments.bench import torch_peer
+from experiments.bench.torch_peer import Batch, Images
+from experiments.bench.work import Prepared, Work
+
+Rows = tuple[torch.Tensor, torch.Tensor]  # stored images [N, channels, H, W], labels [N]
+_EVALUATION = 500  # images of a forward pass, as in `camu_jax.evaluate`
+_LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+class Side:
+    """PyTorch's half of a pair.
+
+    Variants of CaMU: `eager` does as the authors do, a frozen forward pass in every step and one model call for each
+    set of images. `tuned` computes frozen embeddings once where augmentation allows it, and passes forget and retain
+    images in one call where the model has no BatchNorm. Other benchmarks have only `eager`.
+    """
+
+    def __init__(self) -> None:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_float32_matmul_precision("high")  # on a GPU both libraries may use TF32; no effect on the CPU
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(0)
+        self.device = torch.device("cpu")
+        self.turns: dict[str, Callable[[int], Any]] = {}
+
+    def machine(self, accelerator: bool) -> dict[str, Any]:
+        """Chooses the device, and tells it and the version.
+
+        Raises:
+          RuntimeError: ours runs on a GPU and this PyTorch cannot.
+        """
+        if accelerator:
+            if not torch.cuda.is_available():
+                raise RuntimeError("JAX runs on an accelerator and this PyTorch build has none (try JAX_PLATFORMS=cpu)")
+            self.device = torch.device("cuda")
+        name = torch.cuda.get_device_name() if accelerator else "cpu"
+        return {"torch": torch.__version__, "device": name, "threads": torch.get_num_threads()}
+
+    def matmul_rate(self, n: int, tries: int) -> float:
+        """Floating-point operations a second of the best of several `n` by `n` float32 products."""
+        a = torch.rand(n, n, device=self.device)
+        return 2 * n**3 / min(self._seconds(lambda: a @ a) for _ in range(tries))
+
+    def prepare(self, work: Work, prepared: Prepared) -> dict[str, Any]:
+        """Builds the benchmark's variants, each in the faster memory layout, and runs each once.
+
+        Returns:
+          `variants`, `layout`, and `first_seconds` by variant.
+        """
+        arrays = np.load(prepared.arrays)
+        variants = ("eager", "tuned") if work.kind in ("camu", "unlearn") else ("eager",)
+        tried: dict[str, tuple[float, dict[str, Callable[[int], Any]], dict[str, float]]] = {}
+        for name, layout in _LAYOUTS.items():
+            job = _Job(work, prepared, arrays, self.device, layout)
+            turns = {v: job.turn(v) for v in variants}
+            trial = job.trial()
+            first = {"trial": self._seconds(lambda trial=trial: trial(1))}  # type: ignore[misc]
+            rest = [self._seconds(lambda trial=trial: trial(1)) for _ in range(5 if first["trial"] < 1 else 1)]  # type: ignore[misc]
+            tried[name] = min(rest), turns, first
+        layout_name = min(tried, key=lambda name: tried[name][0])
+        _, self.turns, first = tried[layout_name]
+        if work.kind != "unlearn":
+            first = {v: self._seconds(lambda v=v: self.turns[v](1)) for v in variants}  # type: ignore[misc]
+        return {"variants": variants, "layout": layout_name, "first_seconds": first}
+
+    def go(self, variant: str, n: int) -> dict[str, Any]:
+        """Makes `n` steps or passes: their `seconds`, and the `metrics` of a whole run."""
+        result: dict[str, Any] = {}
+        result["seconds"] = self._seconds(lambda: result.update(metrics=self.turns[variant](n)))
+        return result
+
+    def check(self, architecture: str, path: str, out: str) -> None:
+        """One training step and one CaMU update from the state in `path`, written to `out`; see `check.py`."""
+        torch.set_float32_matmul_precision("highest")
+        np.savez(out, **_check(architecture, np.load(path)))
+
+    def _seconds(self, work: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+
+class _Job:
+    """One benchmark in one memory layout."""
+
+    def __init__(
+        self, work: Work, prepared: Prepared, arrays: Any, device: torch.device, layout: torch.memory_format
+    ) -> None:
+        self.work, self.prepared, self.device = work, prepared, device
+        self.train, self.test = (
+            (
+                torch.from_numpy(arrays[f"{split}/x"]).to(device).permute(0, 3, 1, 2).contiguous(memory_format=layout),
+                torch.from_numpy(arrays[f"{split}/y"]).to(device).long(),
+            )
+            for split in ("train", "test")
+        )
+        self.original = torch_peer.build(work.architecture, prepared.num_classes)
+        torch_peer.load_flax(self.original, arrays)
+        self.original = self.original.to(device, memory_format=layout).eval()
+        self.images = Images(prepared, device, layout)
+
+    def turn(self, variant: str) -> Callable[[int], Any]:
+        """A function that makes n steps (or whole passes)."""
+        if self.work.kind == "camu":
+            forget = self.train[0][: self._forget()], self.train[1][: self._forget()]
+            retain = self.train[0][self._forget() :], self.train[1][self._forget() :]
+            return _stepper(self._camu(forget, retain, variant == "tuned")[1])
+        if self.work.kind == "train":
+            return _stepper(self._training())
+        if self.work.kind == "unlearn":
+            return lambda n: [self._unlearn(variant == "tuned") for _ in range(n)][-1]
+        return lambda n: [self._outputs(self.original, self.test[0]) for _ in range(n)] and None
+
+    def trial(self) -> Callable[[int], Any]:
+        """What is timed to choose the layout: the turn itself, or for a whole run its steps."""
+        if self.work.kind != "unlearn":
+            return self.turn("eager")
+        forget, retain = self._split()
+        return _stepper(self._camu(forget, retain, False)[1])
+
+    def _forget(self) -> int:
+        return self.prepared.steps_per_pass * self.work.batch_size
+
+    def _split(self) -> tuple[Rows, Rows]:
+        """A random tenth to forget, the rest to retain."""
+        order = torch.randperm(len(self.train[0]), device=self.device)
+        parts = order.split([round(len(order) / 10), len(order) - round(len(order) / 10)])
+        forget, retain = ((self.train[0][rows], self.train[1][rows]) for rows in parts)
+        return forget, retain
+
+    def _training(self) -> Iterator[torch.Tensor]:
+        model = copy.deepcopy(self.original).train()
+        settings = self.prepared.settings
+        optimizer = torch_peer.adam(model, settings["learning_rate"], settings["l2"])
+        for rows in self._passes(self.prepared.steps_per_pass * self.work.batch_size):
+            x, y = self.train[0][rows], self.train[1][rows]
+            yield torch_peer.train_step(model, optimizer, self.images.training(x), y)
+
+    def _camu(self, forget: Rows, retain: Rows, tuned: bool) -> tuple[nn.Module, Iterator[Any]]:
+        """Algorithm 1 and the endless steps of Algorithm 2 over it; the model changes with them."""
+        settings, images = self.prepared.settings, self.images
+        model = copy.deepcopy(self.original).train()
+        kl, ce = (torch_peer.adam(model, settings[f"{k}_learning_rate"], settings["l2"]) for k in ("kl", "ce"))
+        n = len(forget[0])
+        rows = torch.randperm(len(retain[0]), device=self.device)[:n]
+        kept, y_kept = retain[0][rows], retain[1][rows]
+        x, other = images.training(forget[0]), images.training(kept)
+        counterfactual = other + torch.rand_like(other)
+        wrong = (forget[1] + torch.randint(1, self.prepared.num_classes, (n,), device=self.device)) % (
+            self.prepared.num_classes
+        )
+        y_star = torch.where(y_kept == forget[1], wrong, y_kept)
+        to_counterfactual = self._outputs(self.original, counterfactual)[1] if tuned else None
+        to_retain = self._outputs(self.original, kept)[1] if tuned and images.augment == "none" else None
+
+        def steps() -> Iterator[Any]:
+            for i, j in zip(self._passes(n), self._passes(n), strict=True):
+                batch = Batch(
+                    x[i],
+                    counterfactual[i],
+                    y_star[i],
+                    images.training(kept[j]),
+                    y_kept[j],
+                    None if to_counterfactual is None else to_counterfactual[i],
+                    None if to_retain is None else to_retain[j],
+                )
+                join = tuned and self.work.architecture == "cnn"
+                yield torch_peer.camu_step(model, self.original, kl, ce, batch, settings, join=join)
+
+        return model, steps()
+
+    def _unlearn(self, tuned: bool) -> dict[str, float]:
+        """Split, tuples, every epoch of CaMU, and the accuracies, from data that is already loaded."""
+        forget, retain = self._split()
+        model, steps = self._camu(forget, retain, tuned)
+        for _ in itertools.islice(steps, self.work.epochs * -(-len(forget[0]) // self.work.batch_size)):
+            pass
+        model.eval()
+        parts = {"R_tr": retain, "F_tr": forget, "T_s": self.test}
+        return {name: self._accuracy(model, *part) for name, part in parts.items()}
+
+    def _outputs(self, model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and embeddings of a whole data set, minibatch by minibatch."""
+        clean = (lambda batch: batch) if x.is_floating_point() else self.images.clean
+        size = self.work.batch_size if self.work.kind == "evaluate" else _EVALUATION
+        with torch.no_grad():
+            parts = [model(clean(batch)) for batch in x.split(size)]
+            logits, embedding = (torch.cat(part) for part in zip(*parts, strict=True))
+        return logits, embedding
+
+    def _accuracy(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+        return 100 * (self._outputs(model, x)[0].argmax(-1) == y).float().mean().item()
+
+    def _passes(self, n: int) -> Iterator[torch.Tensor]:
+        """Row numbers of minibatches, in a new order each pass, without end."""
+        while True:
+            yield from torch.randperm(n, device=self.device).split(self.work.batch_size)
+
+
+def _stepper(steps: Iterator[Any]) -> Callable[[int], None]:
+    def turn(n: int) -> None:
+        for _ in itertools.islice(steps, n):
+            pass
+
+    return turn
+
+
+def _check(architecture: str, arrays: Any) -> dict[str, Any]:
+    settings = {"kl_retain": 0.5, "kl_forget": 0.5, "ce_forget": 0.01, "ce_retain": 0.9}
+    dtype = torch.from_numpy(arrays["forget"]).dtype
+    rates = arrays["rates"].tolist()
+
+    def fresh() -> nn.Module:
+        model = torch_peer.build(architecture, 10)
+        model = model.to(dtype)
+        torch_peer.load_flax(model, arrays)
+        return model
+
+    def images(name: str) -> torch.Tensor:
+        return torch.from_numpy(arrays[name]).permute(0, 3, 1, 2).contiguous()
+
+    def labels(name: str) -> torch.Tensor:
+        return torch.from_numpy(arrays[name]).long()
+
+    results: dict[str, Any] = {}
+    model = fresh().train()
+    shapes: dict[nn.Module, int] = {}
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda m, _, y: shapes.update({m: y.numel() // y.shape[1]}))
+    loss = torch_peer.train_step(model, torch_peer.adam(model, rates[0], 1e-4), images("forget"), labels("y_forget"))
+    results["train/loss"] = loss.numpy()
+    results.update({f"train/{name}": a for name, a in torch_peer.to_flax(model).items()})
+    for name, layer, _ in torch_peer.tensors(model):
+        if name.endswith("/var"):
+            results[f"count/{name}"] = np.array(shapes[layer])
+
+    frozen = fresh().eval()
+    for variant in ("eager", "tuned"):
+        model = fresh().train()
+        adams = [torch_peer.adam(model, rate, 1e-4) for rate in rates[1:]]
+        batch = Batch(
+            images("forget"), images("counterfactual"), labels("y_star"), images("retain"), labels("y_retain")
+        )
+        if variant == "tuned":
+            with torch.no_grad():
+                batch = batch._replace(
+                    counterfactual_embedding=frozen(batch.counterfactual)[1], retain_embedding=frozen(batch.retain)[1]
+                )
+        join = variant == "tuned" and architecture == "cnn"
+        kl, ce = torch_peer.camu_step(model, frozen, adams[0], adams[1], batch, settings, join=join)
+        results.update({f"{variant}/kl": kl.numpy(), f"{variant}/ce": ce.numpy()})
+        results.update({f"{variant}/{name}": a for name, a in torch_peer.to_flax(model).items()})
+    return results
