@@ -147,11 +147,8 @@ def adam(model: nn.Module, learning_rate: float, l2: float) -> torch.optim.Optim
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)  # so that Adam skips what the loss does not reach, as ours does
     loss.backward()
-    for p in optimizer.param_groups[0]["params"]:
-        if p.grad is None:  # the KL loss does not reach the layers behind the embedding; L2 does, as in ours
-            p.grad = torch.zeros_like(p)
     optimizer.step()
     return loss.detach()
 
