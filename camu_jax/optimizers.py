@@ -4,19 +4,13 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 
 @functools.cache  # the same settings give the same object, so a jitted step compiles once
 def adam_l2(learning_rate: float, l2: float = 1e-4) -> optax.GradientTransformation:
-    """Adam with L2 regularisation added to the gradient before the moments (not AdamW).
-
-    Arrays that the loss does not reach, whose whole gradient is 0, stay as they are: Adam divides a gradient by its own
-    size, so that L2 alone would move them towards 0 at full speed. This is what the authors' code does under PyTorch 2,
-    whose optimizers skip parameters without a gradient; CaMU's KL loss does not reach the layers behind the embedding.
-    """
-    return optax.chain(_l2_where_reached(l2), _adam(), optax.scale(-learning_rate))
+    """Adam with L2 regularisation added to the gradient before the moments (not AdamW)."""
+    return optax.chain(optax.add_decayed_weights(l2), _adam(), optax.scale(-learning_rate))
 
 
 @functools.cache
@@ -24,13 +18,6 @@ def sgd_l2(learning_rate: float, momentum: float = 0.0, l2: float = 0.0) -> opta
     """Stochastic gradient descent; L2 is added to the gradient before the momentum."""
     trace = optax.trace(decay=momentum) if momentum else optax.identity()
     return optax.chain(optax.add_decayed_weights(l2), trace, optax.scale(-learning_rate))
-
-
-def _l2_where_reached(l2: float) -> optax.GradientTransformation:
-    def add(gradient: jax.Array, param: jax.Array) -> jax.Array:
-        return jnp.where(jnp.any(gradient != 0), gradient + l2 * param, gradient)
-
-    return optax.stateless(lambda updates, params: jax.tree.map(add, updates, params))
 
 
 def _adam() -> optax.GradientTransformation:
