@@ -60,8 +60,8 @@ _BASELINES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "data": {
         "neggrad": dict(epochs=1, alpha=0.95),
-        "boundary": dict(learning_rate=1e-5),
-        "bad_teacher": dict(learning_rate=1e-4, retain_share=1.0),
+        "boundary": dict(learning_rate=1e-6),
+        "bad_teacher": dict(learning_rate=1e-3, retain_share=1.0),
         "scrub": dict(epochs=2, forget_batch_size=512),
         "unroll": dict(sigma=0.001),
     },

@@ -147,8 +147,12 @@ def adam(model: nn.Module, learning_rate: float, l2: float) -> torch.optim.Optim
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
-    optimizer.zero_grad(set_to_none=True)  # so that Adam skips what the loss does not reach, as ours does
+    optimizer.zero_grad(set_to_none=False)
     loss.backward()
+    for group in optimizer.param_groups:  # ours gives a zero, and so L2, to what the loss does not reach: NOTES.md
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     return loss.detach()
 
