@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
+from jax.experimental import multihost_utils
 
 _MANIFEST = "manifest.json"
 
@@ -20,6 +23,8 @@ class CheckpointError(ValueError):
 def save(path: str | Path, variables: Any, description: dict[str, Any]) -> None:
     """Writes variables and what they are, so that `path` either holds all of it or does not exist.
 
+    Several processes (`jax.distributed`) call this and `load` together.
+
     Args:
       path: a folder that does not exist yet.
       variables: a pytree of arrays.
@@ -29,12 +34,22 @@ def save(path: str | Path, variables: Any, description: dict[str, Any]) -> None:
       OSError: the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    for left in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed here
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir()
+    shared, writer = jax.process_count() > 1, jax.process_index() == 0
+    partial = path.with_name(f".{path.name}.{'all' if shared else os.getpid()}.partial")
+    if writer:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed here
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
     ocp.save((partial / "variables").resolve(), variables)
+    if writer:
+        _finish(partial, path, description)
+    if shared:
+        multihost_utils.sync_global_devices(f"{path} is there")
+
+
+def _finish(partial: Path, path: Path, description: dict[str, Any]) -> None:
+    """Adds the manifest and gives the folder its name."""
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     sums = {str(p.relative_to(partial)): _sha256(p) for p in files}
     (partial / _MANIFEST).write_text(json.dumps({"description": description, "sha256": sums}, indent=1))
@@ -77,13 +92,12 @@ def load(path: str | Path, like: Any, description: dict[str, Any]) -> Any:
             raise CheckpointError(f"checkpoint {path}: file {name} was changed since it was written")
     if found != description:
         raise CheckpointError(f"checkpoint {path} was made from other settings: {found}")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), like)
+    abstract = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like)
     where = (path / "variables").resolve()
     try:
         if _arrays(ocp.metadata(where).metadata) != _arrays(like):  # Orbax would convert another dtype
             raise ValueError("other names, shapes or dtypes")
-        return ocp.load(where, abstract)
+        return jax.tree.map(jnp.asarray, ocp.load(where, abstract))
     except Exception as error:  # Orbax raises many types
         raise CheckpointError(f"checkpoint {path} does not fit the model ({type(error).__name__})") from error
 

@@ -55,7 +55,12 @@ class DataError(ValueError):
 
 
 def load(
-    name: str, *, data_dir: str | Path | None = None, limit: int | None = None, cache_dir: str | Path | None = None
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    cache_dir: str | Path | None = None,
+    on_device: bool = True,
 ) -> tuple[Examples, Examples]:
     """Loads training and test set.
 
@@ -65,9 +70,11 @@ def load(
         there is downloaded and prepared by TFDS.
       limit: take only the first `limit` training examples, and at most as many test examples.
       cache_dir: where decoded images are kept, to be memory-mapped the next time; None decodes every time.
+      on_device: put the images on the device; else they stay in host memory (with `cache_dir`: on disk, memory-mapped),
+        for data that is larger than the device's memory.
 
     Returns:
-      Training and test set, uint8 images on the device.
+      Training and test set, uint8 images.
 
     Raises:
       DataError: the data set is missing and cannot be downloaded, or its files are damaged.
@@ -79,7 +86,8 @@ def load(
     if limit is not None:
         _validate.between(2, info.train_size, limit=limit)
     parts = _tiny() if info.tfds_name is None else _tfds(name, info, data_dir, limit, cache_dir)
-    train, test = (Examples(jnp.asarray(x[:limit]), jnp.asarray(y[:limit]), info.num_classes) for x, y in parts)
+    place: Any = jnp.asarray if on_device else np.asarray
+    train, test = (Examples(place(x[:limit]), place(y[:limit]), info.num_classes) for x, y in parts)
     return train, test
 
 

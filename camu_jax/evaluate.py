@@ -6,14 +6,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from camu_jax import _validate
+from camu_jax import _validate, parallel
 from camu_jax.problem import Predictor
 from camu_jax.types import Examples, Outputs
 
-_call = jax.jit(lambda predictor, x: predictor(x))
-_call_augmented = jax.jit(
-    lambda predictor, x, key: predictor(predictor.pipeline.training(key, x)),
-)
+
+@jax.jit
+def _call(predictor: Predictor, x: jax.Array) -> Outputs:
+    return parallel.replicate(predictor(parallel.split(x)))
+
+
+@jax.jit
+def _call_augmented(predictor: Predictor, x: jax.Array, key: jax.Array) -> Outputs:
+    return parallel.replicate(predictor(predictor.pipeline.training(key, parallel.split(x))))
 
 
 def outputs(

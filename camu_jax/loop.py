@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camu_jax import _validate
+from camu_jax import _validate, parallel
 
 State = TypeVar("State")
 _SCAN = 64  # steps in one XLA program where the loop scans
@@ -24,7 +24,8 @@ class Stream:
     """Where a step's batches come from.
 
     Attributes:
-      rows: a pytree of arrays with the same leading length N, on the device.
+      rows: a pytree of arrays with the same leading length N: JAX arrays, on the device, or NumPy arrays (memory-mapped
+        ones as well), of which each minibatch is sent when its turn comes.
       batch_size: rows in a batch; the last batch of a pass holds what is left, none is dropped.
       shuffle: whether each pass has a new order.
       subset: numbers of the rows to use, `[N']`; None is all. Subsets of the same rows share one compiled program.
@@ -100,7 +101,8 @@ def run(
     _validate.at_least(0, epochs=epochs)
     for i, stream in enumerate(streams):
         _validate.at_least(1, **{f"streams[{i}].batch_size": stream.batch_size, f"rows of streams[{i}]": len(stream)})
-    scan = jax.default_backend() != "cpu" if scan is None else scan
+    sent = any(isinstance(leaf, np.ndarray) for stream in streams for leaf in jax.tree.leaves(stream.rows))
+    scan = not sent and (jax.default_backend() != "cpu" if scan is None else scan)
     state = jax.tree.map(jnp.copy, state)
     data = tuple(stream.rows for stream in streams)
     count, total = streams[0].batches, epochs * streams[0].batches
@@ -109,13 +111,21 @@ def run(
         left = count if max_steps is None else min(count, max(0, max_steps - epoch * count))
         chunks = _chunks([plan[:left] for plan in plans], _SCAN if scan else 1)
         epoch_key = jax.random.fold_in(key, first_epoch + epoch)
-        orders = tuple(_orders(jax.random.fold_in(epoch_key, i), s, count) for i, s in enumerate(streams))
+        orders: tuple[Any, ...] = tuple(
+            _orders(jax.random.fold_in(epoch_key, i), s, count) for i, s in enumerate(streams)
+        )
+        if sent:
+            orders = jax.tree.map(np.asarray, orders)
         for first, last in chunks:
             starts = np.array([[plan[k][0] for plan in plans] for k in range(first, last)], np.int32)
             sizes = tuple(plan[first][1] for plan in plans)
             steps = np.arange(first, last, dtype=np.int32)
-            advance = _scanned if last - first > 1 else _single
-            state, metrics = advance(step, sizes, state, data, orders, starts, steps, epoch_key)
+            if sent:
+                batches = _gather(data, orders, starts[0], sizes)
+                state, metrics = _sent(step, state, batches, steps[0], epoch_key)
+            else:
+                advance = _scanned if last - first > 1 else _single
+                state, metrics = advance(step, sizes, state, data, orders, starts, steps, epoch_key)
             if progress is not None:
                 progress(Progress(epoch * count + last, total, metrics))
     return state
@@ -157,26 +167,39 @@ def _chunks(plans: list[list[tuple[int, int]]], most: int) -> list[tuple[int, in
     return chunks
 
 
-def _advance(
-    step: Step, sizes: tuple[int, ...], state: Any, data: Any, orders: Any, start: Any, number: Any, key: jax.Array
-) -> tuple[Any, dict[str, jax.Array]]:
-    """Gathers one batch of each stream on the device and makes one step."""
+def _gather(data: Any, orders: Any, start: Any, sizes: tuple[int, ...]) -> list[Any]:
+    """One batch of each stream: on the device within `jax.jit`, else where the rows are."""
     batches = []
+    picked: Any
     for i, (rows, order) in enumerate(zip(data, orders, strict=True)):
-        picked = jax.lax.dynamic_slice(order, (start[i],), (sizes[i],))
+        if isinstance(order, np.ndarray):
+            picked = order[start[i] : start[i] + sizes[i]]
+        else:
+            picked = jax.lax.dynamic_slice(order, (start[i],), (sizes[i],))
         batches.append(jax.tree.map(lambda a, picked=picked: a[picked], rows))
-    return step(state, *batches, key=jax.random.fold_in(key, number))
+    return batches
+
+
+def _call(step: Step, state: Any, batches: Any, number: Any, key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+    """One step, its batches split over the devices of the active mesh."""
+    return parallel.replicate(step(state, *parallel.split(batches), key=jax.random.fold_in(key, number)))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _sent(step, state, batches, number, key):  # type: ignore[no-untyped-def]
+    return _call(step, state, batches, number, key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _single(step, sizes, state, data, orders, starts, numbers, key):  # type: ignore[no-untyped-def]
-    return _advance(step, sizes, state, data, orders, starts[0], numbers[0], key)
+    return _call(step, state, _gather(data, orders, starts[0], sizes), numbers[0], key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _scanned(step, sizes, state, data, orders, starts, numbers, key):  # type: ignore[no-untyped-def]
     def body(state, at):  # type: ignore[no-untyped-def]
-        return _advance(step, sizes, state, data, orders, *at, key)
+        start, number = at
+        return _call(step, state, _gather(data, orders, start, sizes), number, key)
 
     state, metrics = jax.lax.scan(body, state, (starts, numbers))
     return state, jax.tree.map(lambda m: m[-1], metrics)

@@ -64,6 +64,25 @@ class Model:
         return outputs, variables["batch_stats"]
 
 
+@functools.cache  # equal models give the same object, so a jitted step compiles once
+def in_bfloat16(model: Model) -> Model:
+    """The model with forward and backward pass in bfloat16; parameters, batch statistics and outputs stay float32.
+
+    So the losses, the gradients' sums over parameters and the optimizer are float32 too.
+    """
+
+    def cast(tree: Any, dtype: Any) -> Any:
+        return jax.tree.map(lambda a: a.astype(dtype), tree)
+
+    def apply(variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]:
+        half = {**variables, "params": cast(variables["params"], jnp.bfloat16)}
+        with jax.numpy_dtype_promotion("standard"):  # BatchNorm's float32 statistics meet bfloat16 images
+            outputs, stats = model.apply(half, x.astype(jnp.bfloat16), train=train)
+        return cast(outputs, jnp.float32), cast(stats, jnp.float32)
+
+    return Model(init=model.init, apply=apply)
+
+
 def as_variables(variables: Any) -> Variables:
     """The collections the library works on, `params` and `batch_stats`, from what a Flax module returned.
 

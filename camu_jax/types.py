@@ -17,7 +17,8 @@ class Examples:
     """Labelled images.
 
     Attributes:
-      x: images, `[N, *image]`; uint8 as stored, or floating once normalised.
+      x: images, `[N, *image]`; uint8 as stored, or floating once normalised. NumPy arrays stay in host memory, and
+        minibatches of them are sent to the device one by one.
       y: class labels, `[N]`, integer in `[0, num_classes)`.
       num_classes: C, static: it is part of the problem and never guessed from the labels present.
     """

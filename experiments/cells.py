@@ -13,7 +13,7 @@ import camu_jax
 from camu_jax import checkpoint, evaluate, loop, tasks
 from camu_jax.methods import Method
 from camu_jax.types import Examples
-from experiments import clock, config, console, results
+from experiments import clock, config, console, devices, results
 from experiments.session import Session, original_settings, plain
 
 
@@ -91,7 +91,8 @@ class Cell:
         try:
             found = results.read(where)
         except results.DamagedResult as error:
-            console.warn(f"{error}; it is set aside as {checkpoint.set_aside(where).name} and made anew")
+            if devices.primary():
+                console.warn(f"{error}; it is set aside as {checkpoint.set_aside(where).name} and made anew")
             return None
         if found is None:
             return None
@@ -121,7 +122,8 @@ class Cell:
 
     def _keep(self, predictor: camu_jax.Predictor) -> None:
         where = self._model_path
-        shutil.rmtree(where, ignore_errors=True)  # of a run that was killed before its result was written
+        if devices.primary():
+            shutil.rmtree(where, ignore_errors=True)  # of a run that was killed before its result was written
         description = {
             "settings": self.settings(),
             "members": len(predictor.members),
@@ -145,7 +147,7 @@ class Cell:
                 jax.block_until_ready(predictor)
         if self.session.config.keep_models:
             self._keep(predictor)
-        if self.read() is None:
+        if devices.agree(self.read() is None):
             result = {
                 "metrics": self.accuracies(predictor),
                 "seconds": span.seconds,
@@ -155,7 +157,8 @@ class Cell:
                 "settings": self.settings(),
                 **results.provenance(),
             }
-            results.write(self.path(), result)
+            if devices.primary():
+                results.write(self.path(), result)
             figures = console.metrics(result["metrics"])
             console.say(f"{self.method}, seed {self.seed}: {figures}  {clock.took(span)}")
         return predictor

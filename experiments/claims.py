@@ -5,6 +5,8 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments import devices
+
 
 @contextlib.contextmanager
 def claim(path: Path, *, wait: bool) -> Iterator[bool]:
@@ -17,11 +19,14 @@ def claim(path: Path, *, wait: bool) -> Iterator[bool]:
     Yields:
       Whether it is ours.
     """
+    if not devices.primary():  # process 0 holds it for all of them
+        yield devices.agree(False)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            yield False
+            yield devices.agree(False)
             return
-        yield True
+        yield devices.agree(True)

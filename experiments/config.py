@@ -77,6 +77,10 @@ class Options:
     """Also attack the unlearned models: paper, the paper's membership inference M and its like; lira, U-LiRA on shadow
     models; klom, distance to retrained models; or all."""
     audits: AuditSettings = AuditSettings()
+    stream: bool = False
+    """Keep the images in host memory and send them minibatch by minibatch: for data larger than the device's memory."""
+    devices: int = 1
+    """Split each minibatch over so many devices (of each process); the batch size stays that of all together."""
     train_metrics: Literal["clean", "augmented"] = "clean"
     """Measure R_tr and F_tr on clean images, or on augmented ones as the paper did for CIFAR."""
     original_seed: int = 0

@@ -24,6 +24,11 @@ _WIDEST = 100  # columns of the table with every metric; a narrower terminal wra
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def silence() -> None:
+    """Prints nothing from now on: another process does."""
+    console.quiet = _stderr.quiet = True
+
+
 def say(text: str) -> None:
     """Prints a line."""
     console.print(text, markup=False)

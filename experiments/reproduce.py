@@ -58,6 +58,8 @@ class ReproduceOptions:
     """Keep the unlearned models beside the results; without them relearning and audits unlearn again."""
     set: tuple[str, ...] = ()
     """Changed settings, method.setting=value; original.epochs=1 retrain.epochs=2, say, for a quick try."""
+    devices: int = 1
+    """Split each minibatch over so many devices of this process."""
     worker: str = "0/1"
     """i/n: the place where this process begins, of n that share the folders. Each takes what nobody works on."""
 
@@ -147,7 +149,7 @@ def settings(options: ReproduceOptions, group: Group) -> Any:
     """
     dataset, task, methods, _ = group
     parsed = config.parse([f"--dataset={dataset}", f"--task={task}"])
-    same = ("seeds", "audit", "data_dir", "out", "checkpoint_dir", "cache_dir", "limit", "keep_models")
+    same = ("seeds", "audit", "data_dir", "out", "checkpoint_dir", "cache_dir", "limit", "keep_models", "devices")
     parsed = dataclasses.replace(parsed, methods=methods, **{name: getattr(options, name) for name in same})
     for assignment in options.set:
         parsed = config.changed(parsed, assignment)

@@ -89,7 +89,13 @@ def provenance() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"device": device_name(), "platform": device.platform, "versions": versions, "git": _revision()}
+    return {
+        "device": device_name(),
+        "devices": _devices(),
+        "platform": device.platform,
+        "versions": versions,
+        "git": _revision(),
+    }
 
 
 def device_name() -> str:
@@ -107,6 +113,13 @@ def device_name() -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def _devices() -> int:
+    """On how many devices minibatches are split."""
+    import jax
+
+    return max(1, jax.sharding.get_abstract_mesh().size)
 
 
 def _revision() -> str | None:

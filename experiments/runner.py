@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 import camu_jax
-from experiments import audits, claims, clock, console, results
+from experiments import audits, claims, clock, console, devices, results
 from experiments.cells import Cell, all_cells
 from experiments.session import Session, find_original, open_session, plain, provide_original
 
@@ -27,19 +27,20 @@ def run(config: Any) -> None:
     for cell in todo:
         with claims.claim(cell.path(), wait=True):
             complete(cell)
-    _print_table(session)
+    if devices.primary():
+        _print_table(session)
 
 
 def missing(cell: Cell) -> bool:
     """Whether a cell lacks its result, or one of the wanted audits of it."""
     result = cell.read()
-    return result is None or bool(_missing_audits(cell, result))
+    return devices.agree(result is None or bool(_missing_audits(cell, result)))
 
 
 def complete(cell: Cell) -> None:
     """Makes what a cell lacks."""
     result = cell.read()
-    if result is None:
+    if devices.agree(result is None):
         cell.run(_original(cell))
     for name in _missing_audits(cell, result or {}):
         _audit(cell, name)
@@ -101,11 +102,11 @@ def announce(cells: list[Cell], todo: list[Cell], *, extra_units: float = 0.0) -
         console.say(f"all {len(cells)} results are in {config.out}; nothing to do")
         return
     rate = clock.seconds_per_forward(session.model, session.train, config.original, config.pipeline)
-    trained = find_original(session) is not None or not any(cell.entry[0].uses_original for cell in todo)
+    trained = devices.agree(find_original(session) is not None) or not any(cell.entry[0].uses_original for cell in todo)
     units = 0.0 if trained else 3.0 * len(session.train) * config.original.epochs
     for cell in todo:
         method, settings = cell.entry
-        units += extra_units + (method.cost(cell.problem({}), settings) if cell.read() is None else 0.0)
+        units += extra_units + (method.cost(cell.problem({}), settings) if devices.agree(cell.read() is None) else 0.0)
     parts = [f"{len(todo)} of {len(cells)} results to make"] + ([] if trained else ["the original model to train"])
     console.say(
         f"{' and '.join(parts)}: about {clock.words(units * rate)}, and compilation"

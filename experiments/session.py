@@ -15,7 +15,7 @@ import numpy as np
 import camu_jax
 from camu_jax import _validate, checkpoint, data, evaluate, tasks
 from camu_jax.types import Examples
-from experiments import claims, clock, console
+from experiments import claims, clock, console, devices
 from experiments.config import UsageError
 
 _VALIDATION_KEY = 1  # all seeds, methods and tasks share the held-out examples
@@ -43,6 +43,7 @@ def open_session(config: Any) -> Session:
     jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     absl.logging.set_verbosity(absl.logging.ERROR)
+    devices.use(config.devices)
     info = data.DATASETS[config.dataset]
     size = info.train_size if config.limit is None else config.limit
     try:
@@ -50,7 +51,11 @@ def open_session(config: Any) -> Session:
         _validate.between(0, size - 2, validation=config.validation)
         task = tasks.parse_task(config.task, info.num_classes, size - config.validation)
         train, test = data.load(
-            config.dataset, data_dir=config.data_dir, limit=config.limit, cache_dir=Path(config.cache_dir, "data")
+            config.dataset,
+            data_dir=config.data_dir,
+            limit=config.limit,
+            cache_dir=Path(config.cache_dir, "data"),
+            on_device=not config.stream,
         )
         if config.validation:
             test, train = tasks.hold_out(jax.random.key(_VALIDATION_KEY), train, config.validation)
@@ -124,7 +129,8 @@ def find_original(session: Session) -> camu_jax.Variables | None:
     except FileNotFoundError:
         return None
     except checkpoint.CheckpointError as error:
-        console.warn(f"{error}; it is set aside as {checkpoint.set_aside(where).name} and trained anew")
+        if devices.primary():
+            console.warn(f"{error}; it is set aside as {checkpoint.set_aside(where).name} and trained anew")
         return None
 
 
@@ -132,7 +138,10 @@ def provide_original(session: Session) -> camu_jax.Variables:
     """The original model: the one trained before, or else it is trained and kept. Other processes wait for it."""
     with claims.claim(_original_path(session), wait=True):
         found = find_original(session)
-        return found if found is not None else _train_original(session)
+        if devices.agree(found is None):
+            return _train_original(session)
+        assert found is not None
+        return found
 
 
 def _train_original(session: Session) -> camu_jax.Variables:

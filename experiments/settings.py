@@ -6,6 +6,7 @@ from typing import Any, Literal
 from camu_jax import Model, Pipeline, TrainSettings, models
 from camu_jax.camu import CamuSettings
 from camu_jax.methods import METHODS
+from camu_jax.model import in_bfloat16
 from camu_jax.models.resnet import Stem
 from camu_jax.tasks import Kind
 
@@ -23,6 +24,9 @@ class ModelSettings:
     stem: Stem = "3x3"
     """First layer of ResNet-18: 3x3 for images of 32x32, imagenet for 224x224."""
 
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward and backward pass; parameters and losses are float32 in both."""
+
     def __post_init__(self) -> None:
         if self.width is not None and self.width < 1:
             raise ValueError(f"model.width is {self.width}; allowed: 1 or more")
@@ -30,8 +34,10 @@ class ModelSettings:
     def build(self, num_classes: int, image_shape: tuple[int, ...]) -> Model:
         """The model for images of a shape."""
         if self.architecture == "cnn":
-            return models.cnn(num_classes, image_shape, width=self.width or 1)
-        return models.resnet18(num_classes, image_shape, width=self.width or 64, stem=self.stem)
+            model = models.cnn(num_classes, image_shape, width=self.width or 1)
+        else:
+            model = models.resnet18(num_classes, image_shape, width=self.width or 64, stem=self.stem)
+        return model if self.compute == "float32" else in_bfloat16(model)
 
 
 # Normalisation of the authors' code: none for MNIST (pixels in [0, 1]), ImageNet's statistics for CIFAR.

@@ -11,7 +11,7 @@ from tests.helpers import NORMED, PLAIN
 
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the runs that tests start
 jax.config.update("jax_disable_most_optimizations", True)  # compiling takes most of the time of the tests
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, max_examples=15)

@@ -193,3 +193,14 @@ def test_the_first_state_survives_donation(key):
 def test_errors(key, streams, epochs, message):
     with pytest.raises(ValueError, match=message):
         visits(*streams, key=key, epochs=epochs)
+
+
+def test_rows_in_host_memory_give_the_same(key, tmp_path):
+    """NumPy arrays, memory-mapped ones as well, beside rows on the device."""
+    np.save(tmp_path / "rows.npy", np.arange(7, dtype=np.int32))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    subset = jnp.array([0, 2, 3, 6])
+    expected = visits(rows(7, 3), rows(9, 2), rows(7, 2, subset=subset), key=key, epochs=2)
+    streams = Stream(mapped, 3), rows(9, 2), Stream(np.asarray(mapped), 2, subset=subset)
+    found = visits(*streams, key=key, epochs=2, scan=True)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 from camu_jax import Outputs, camu_step, from_linen, from_nnx, init_camu, make_tuples, models
+from camu_jax.model import in_bfloat16
 from camu_jax.models.layers import Conv, Linear, max_pool
 from camu_jax.models.resnet import ResNet18
 from tests.helpers import CLASSES, IMAGE, NORMED, PLAIN, WIDTH, Plain, assert_close, differ, examples, fresh
@@ -290,3 +291,21 @@ class Cached(nn.Module):
 def test_other_collections_are_refused():
     with pytest.raises(ValueError, match=r"variables holds \['cache'\]|has no 'params'"):
         from_linen(Cached(), IMAGE).init(jax.random.key(0))
+
+
+def test_bfloat16_computes_in_half_and_keeps_in_single(model):
+    """Parameters, statistics, outputs and gradients are float32; what happens between them is not."""
+    half, variables, x = in_bfloat16(model), fresh(model), examples(1, 16).x
+
+    def loss(params, model):
+        out, stats = model.apply({**variables, "params": params}, x, train=True)
+        return jnp.mean(out.logits**2), (out, stats)
+
+    gradients = [jax.grad(loss, has_aux=True)(variables["params"], m) for m in (half, model)]
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(gradients[0])} == {"float32"}
+    assert_close(gradients[0], gradients[1], rtol=0.1, atol=0.05)
+    assert differ(gradients[0], gradients[1])
+    assert "dot_general[" in (program := str(jax.make_jaxpr(lambda p: loss(p, half))(variables["params"])))
+    products = [line for line in program.splitlines() if " dot_general[" in line]
+    assert products and all("bf16" in line for line in products)
+    assert in_bfloat16(model) is half

@@ -21,6 +21,7 @@ from tests.baselines.support import (
     LINEAR,
     QUICK,
     accuracy,
+    close,
     jitted,
     linear_apply,
     linear_init,
@@ -49,6 +50,16 @@ def test_unlearns_reproducibly_and_leaves_the_original_alone(name, problem):
     assert [p.step for p in heard] == list(range(1, len(heard) + 1))
     assert {p.steps for p in heard} == {len(heard)}
     assert all(math.isfinite(float(value)) for p in heard for value in p.metrics.values())
+
+
+@pytest.mark.parametrize("name", [*(name for name in QUICK if ":" not in name), "camu", "retrain"])
+def test_images_in_host_memory_give_the_same(name, problem):
+    forget, retain = jax.tree.map(np.asarray, (problem.forget, problem.retain))
+    streamed = dataclasses.replace(problem, forget=forget, retain=retain)
+    changes = {"camu": dict(epochs=1), "retrain": dict(epochs=1)}.get(name, QUICK.get(name))
+    settings = METHODS[name].settings(**changes)
+    found, expected = (METHODS[name].unlearn(KEY, p, settings).members for p in (streamed, problem))
+    close(found, expected)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
