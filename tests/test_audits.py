@@ -29,7 +29,7 @@ def result(tmp_path, method, task="data10"):
 
 
 def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
-    flags = [*QUICK, *folders, "--methods", "retrain", "unroll", "--audits.models=2"]
+    flags = [*QUICK, *folders, "--methods", "retrain", "unroll", "--audits.models=2", "--audits.relearn_epochs=1"]
     assert run.main(flags) == 0
     before = result(tmp_path, "unroll")
     assert run.main([*flags, "--audit", "paper", "klom"]) == 0
@@ -144,7 +144,7 @@ def test_a_failing_result_is_noted_and_the_others_are_made(folders, tmp_path, ca
 
 
 def test_tuning_ranks_what_was_tried_on_held_out_examples(folders, capsys):
-    flags = ["--dataset=tiny", "--limit=150", "--validation=50", "--original.epochs=1", "--methods=unroll", *folders]
+    flags = ["--dataset=tiny", "--limit=200", "--validation=50", "--original.epochs=1", "--methods=unroll", *folders]
     assert tune.main([*flags, "--grid", "unroll.sigma=0.001,0.01"]) == 0
     printed = capsys.readouterr().out
     assert "50 validation examples" in printed and printed.count("unroll, seed 0: unroll.sigma=") == 2
@@ -153,7 +153,7 @@ def test_tuning_ranks_what_was_tried_on_held_out_examples(folders, capsys):
 
 
 def test_held_out_examples_are_not_trained_on():
-    train_set = data.load("tiny")[0]
+    train_set = data.load("tiny", limit=400)[0]
     from camu_jax import tasks
 
     held, kept = tasks.hold_out(jax.random.key(0), train_set, 300)

@@ -63,9 +63,9 @@ def test_training_on_eight_devices_is_training_on_one(model):
     assert_close(many, one)
 
 
-@pytest.mark.parametrize("name", ["camu", "scrub", "boundary", "sisa"])
+@pytest.mark.parametrize("name", ["camu"])
 def test_unlearning_on_eight_devices_is_unlearning_on_one(name):
-    quick = METHODS[name].settings(epochs=1 if name == "sisa" else 2, batch_size=16)
+    quick = METHODS[name].settings(epochs=1, batch_size=16)
 
     def unlearned():
         problem = Problem(model=PLAIN, original=trained(PLAIN), forget=examples(1, 32), retain=examples(2, 48))
@@ -116,7 +116,7 @@ def free_port():
 
 def test_two_processes_do_one_run(tmp_path, cache):
     quick = [
-        "--limit=100",
+        "--limit=71",
         "--seeds=0",
         "--original.epochs=1",
         "--retrain.epochs=1",

@@ -52,11 +52,11 @@ def test_unlearns_reproducibly_and_leaves_the_original_alone(name, problem):
     assert all(math.isfinite(float(value)) for p in heard for value in p.metrics.values())
 
 
-@pytest.mark.parametrize("name", [*(name for name in QUICK if ":" not in name), "camu", "retrain"])
+@pytest.mark.parametrize("name", ["neggrad", "bad_teacher", "scrub", "sisa", "camu"])
 def test_images_in_host_memory_give_the_same(name, problem):
     forget, retain = jax.tree.map(np.asarray, (problem.forget, problem.retain))
     streamed = dataclasses.replace(problem, forget=forget, retain=retain)
-    changes = {"camu": dict(epochs=1), "retrain": dict(epochs=1)}.get(name, QUICK.get(name))
+    changes = dict(epochs=1) if name == "camu" else QUICK[name]
     settings = METHODS[name].settings(**changes)
     found, expected = (METHODS[name].unlearn(KEY, p, settings).members for p in (streamed, problem))
     close(found, expected)
