@@ -18,6 +18,13 @@ hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, m
 hypothesis.settings.load_profile("tests")
 
 
+_LONGEST = ("test_run.py", "test_audits.py", "test_parallel.py")  # first, so that no process ends up with one alone
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
