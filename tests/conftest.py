@@ -1,6 +1,7 @@
 """Strictness for every test, and what several of them share."""
 
 import os
+from importlib import metadata
 
 import hypothesis
 import jax
@@ -9,8 +10,16 @@ import pytest
 from camu_jax import TrainSettings, data, models, train
 from tests.helpers import NORMED, PLAIN
 
+# Compiling takes most of the time of the tests: without these flags more than twice as long, with the same results. An
+# XLA that does not know a flag stops the process, so newer ones than were tried go without.
+_QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}"
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # scikit-learn's threads and the other test process would wait for each other
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the runs that tests start
-jax.config.update("jax_disable_most_optimizations", True)  # compiling takes most of the time of the tests
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
