@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,29 +63,33 @@ def run(options: Options) -> int:
     """Runs both, compares, and prints; returns 1 where they differ."""
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
-        calm, rough = Path(temporary, "calm"), Path(temporary, "rough")
-        calm.mkdir()
-        rough.mkdir()
-        begin = time.monotonic()
-        if start(options, calm, "0/1", calm / "log").wait() != 0:
-            print((calm / "log").read_text())
-            return 1
-        undisturbed = time.monotonic() - begin
-        killed = 0
+        cold, calm, rough = (Path(temporary, name) for name in ("cold", "calm", "rough"))
+        for folder in (cold, calm):  # the first compiles, the second takes as long as those to be killed
+            folder.mkdir()
+            begin = time.monotonic()
+            if start(options, folder, "0/1", folder / "log").wait() != 0:
+                print((folder / "log").read_text())
+                return 1
+            undisturbed = time.monotonic() - begin
+        same, killed, whole = metrics(calm) == metrics(cold), 0, 0
         while killed < options.kills:
+            rough.mkdir(exist_ok=True)
             worker = start(options, rough, "0/1", rough / "log")
             try:
-                worker.wait(timeout=moments.uniform(0.1, 1.0) * undisturbed)
-                if metrics(rough).keys() == metrics(calm).keys():
-                    break  # it was faster than its killers
+                worker.wait(timeout=moments.uniform(0.1, 0.9) * undisturbed)
+                same &= metrics(rough) == metrics(calm)
+                shutil.rmtree(rough)  # all is made: the next one begins anew
+                whole += 1
             except subprocess.TimeoutExpired:
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
                 killed += 1
                 print(f"killed {killed} times; {len(metrics(rough))} of {len(metrics(calm))} results", flush=True)
+        rough.mkdir(exist_ok=True)
         start(options, rough, "0/1", rough / "log").wait()
-        same = metrics(calm) == metrics(rough)
-        print(f"{killed} kills: metrics {'are byte-identical' if same else 'DIFFER'}", flush=True)
+        same &= metrics(rough) == metrics(calm)
+        verdict = "are byte-identical" if same else "DIFFER"
+        print(f"{killed} kills in {whole + 1} runs to the end: metrics {verdict}", flush=True)
 
         pair = Path(temporary, "pair")
         pair.mkdir()
