@@ -13,7 +13,7 @@ from flax import nnx
 
 from camu_jax import Outputs, camu_step, from_linen, from_nnx, init_camu, make_tuples, models
 from camu_jax.model import in_bfloat16
-from camu_jax.models.layers import Conv, Linear, max_pool
+from camu_jax.models.layers import ConvPool, Linear, max_pool, pieces, pool_windows
 from camu_jax.models.resnet import ResNet18
 from tests.helpers import CLASSES, IMAGE, NORMED, PLAIN, WIDTH, Plain, assert_close, differ, examples, fresh
 
@@ -71,18 +71,43 @@ def test_the_cnn_is_affine_behind_its_embedding(cnn):
     assert_close(out.logits, hand)
 
 
-def test_a_convolution_by_patches_is_the_same_one(key):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 7, 2)), jnp.float32)
-    layers = [Conv(4, patches=patches) for patches in (True, False)]
-    variables = jax.jit(layers[0].init)(key, x)
-    chex.assert_trees_all_equal(variables, jax.jit(layers[1].init)(key, x))
+@pytest.mark.parametrize("shape", [(2, 6, 8, 2), (1, 5, 7, 1), (3, 2, 3, 3)])
+def test_a_pooled_convolution_by_windows_is_the_same_one(key, shape):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    plain, windows = ConvPool(4), ConvPool(4, windows=True)
+    variables = jax.jit(plain.init)(key, x)
+    chex.assert_trees_all_equal(variables, jax.jit(windows.init)(key, pool_windows(x)))
     results = [
-        jax.jit(jax.value_and_grad(lambda v, x, m=m: (m.apply(v, x) ** 2).sum(), argnums=(0, 1)))(variables, x)
-        for m in layers
+        jax.jit(jax.value_and_grad(lambda v, x, f=f: (f(v, x) ** 2).sum(), argnums=(0, 1)))(variables, x)
+        for f in (plain.apply, lambda v, x: windows.apply(v, pool_windows(x)))
     ]
     assert_close(*results, atol=1e-4)  # sums of hundreds of squares
-    reference = nn.Conv(4, (5, 5))
-    assert_close(layers[0].apply(variables, x), reference.apply(variables, x), atol=1e-5)
+    reference = nn.max_pool(nn.Conv(4, (5, 5)).apply(variables, x), (2, 2), strides=(2, 2))
+    assert_close(plain.apply(variables, x), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 65, 500, 1000])
+def test_pieces_of_a_batch_are_the_batch(monkeypatch, rows):
+    x = jnp.arange(2.0 * rows).reshape(rows, 2)
+    assert pieces(x)[0] is x  # the tests' CPU is several devices
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    parts = pieces(x)
+    chex.assert_trees_all_equal(jnp.concatenate(parts), x)
+    assert len(parts) <= 16
+    assert all(8 <= len(part) for part in parts[:-1])
+
+
+def test_the_cnn_is_the_same_in_pieces(monkeypatch, trained, digits):
+    apply = models.cnn(10).apply
+
+    def loss(params):
+        out, _ = apply({**trained, "params": params}, digits.x[:20].astype(jnp.float32) / 255, train=True)
+        return (out.logits**2).mean(), out
+
+    whole = jax.jit(jax.value_and_grad(loss, has_aux=True))(trained["params"])
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    parts = jax.jit(jax.value_and_grad(lambda p: loss(p), has_aux=True))(trained["params"])
+    assert_close(whole, parts, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 7, 2), (1, 2, 3, 1)])
@@ -94,7 +119,7 @@ def test_max_pool_equals_flax(shape):
     chex.assert_trees_all_equal(*gradients)
 
 
-@pytest.mark.parametrize(("layer", "fan_in"), [(Linear(50), 36), (Conv(50, size=3), 36)])
+@pytest.mark.parametrize(("layer", "fan_in"), [(Linear(50), 36), (ConvPool(50, size=3), 36)])
 def test_initialisation_is_pytorchs_default(key, layer, fan_in):
     """U(-1/sqrt(fan in), 1/sqrt(fan in)), for weights and biases."""
     x = jnp.zeros((1, 36)) if isinstance(layer, Linear) else jnp.zeros((1, 5, 5, 4))

@@ -2,9 +2,10 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from camu_jax.model import Model, from_linen
-from camu_jax.models.layers import Conv, Linear, max_pool
+from camu_jax.models.layers import ConvPool, Linear, pieces, pool_windows
 from camu_jax.types import Outputs
 
 
@@ -24,9 +25,10 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Outputs:
-        x = nn.relu(max_pool(Conv(16 * self.width, patches=True)(x)))
-        x = nn.relu(max_pool(Conv(32 * self.width)(x)))
-        embedding = Linear(256 * self.width)(x.reshape(x.shape[0], -1))
+        first = ConvPool(16 * self.width, windows=True, name="Conv_0")
+        second = ConvPool(32 * self.width, name="Conv_1")
+        maps = jnp.concatenate([nn.relu(second(nn.relu(first(piece)))) for piece in pieces(pool_windows(x))])
+        embedding = Linear(256 * self.width)(maps.reshape(x.shape[0], -1))
         return Outputs(Linear(self.num_classes)(Linear(128 * self.width)(embedding)), embedding)
 
 
