@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
+from experiments import memory
+
 
 class ChildError(RuntimeError):
     """A child failed; the message is one line."""
@@ -67,6 +69,7 @@ class Pair:
 
 def _serve(pipe: Connection, module: str) -> None:
     """Answers until the pipe closes. `peak_memory` (MiB of the host) is known to every child."""
+    memory.keep()
     side: Any = None
     while True:
         try:
