@@ -9,12 +9,12 @@ def keep() -> None:
     """Lets glibc keep memory that was freed; elsewhere does nothing.
 
     XLA on the CPU allocates what a step needs and frees it after the step. By default glibc gives large blocks back to
-    the system, and the next step has to have each page zeroed again: a third of a CaMU step of 256 tuples.
+    the system, and the next step has to have each page zeroed again: three tenths of a training
+    step of the CNN at batch 512 (bench/NOTES.md).
     """
     try:
         libc = ctypes.CDLL(None)
-        settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-        for name, value in settings.items():
+        for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
             libc.mallopt(name, value)
     except (OSError, AttributeError, TypeError):
         pass  # no glibc

@@ -104,9 +104,14 @@ def test_the_cnn_is_the_same_in_pieces(monkeypatch, trained, digits):
         out, _ = apply({**trained, "params": params}, digits.x[:20].astype(jnp.float32) / 255, train=True)
         return (out.logits**2).mean(), out
 
-    whole = jax.jit(jax.value_and_grad(loss, has_aux=True))(trained["params"])
+    def compiled():
+        step = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(trained["params"])
+        return step.as_text().count("stablehlo.convolution"), step.compile()(trained["params"])
+
+    convolutions, whole = compiled()
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
-    parts = jax.jit(jax.value_and_grad(lambda p: loss(p), has_aux=True))(trained["params"])
+    more, parts = compiled()
+    assert more == 3 * convolutions  # pieces of 8, 8 and 4
     assert_close(whole, parts, rtol=1e-4, atol=1e-4)
 
 
