@@ -9,8 +9,8 @@ def keep() -> None:
     """Lets glibc keep memory that was freed; elsewhere does nothing.
 
     XLA on the CPU allocates what a step needs and frees it after the step. By default glibc gives large blocks back to
-    the system, and the next step has to have each page zeroed again: three tenths of a training
-    step of the CNN at batch 512 (bench/NOTES.md).
+    the system, and the next step has to have each page zeroed again: three tenths of a
+    training step of the CNN at batch 512 (bench/NOTES.md).
     """
     try:
         libc = ctypes.CDLL(None)
