@@ -80,10 +80,12 @@ def run(options: Options) -> int:
                 same &= metrics(rough) == metrics(calm)
                 shutil.rmtree(rough)  # all is made: the next one begins anew
                 whole += 1
+                print(f"run {whole} came to its end: {'byte-identical' if same else 'DIFFERENT'} so far", flush=True)
             except subprocess.TimeoutExpired:
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
                 killed += 1
+                same &= metrics(rough).items() <= metrics(calm).items()  # what was written is whole and the same
                 print(f"killed {killed} times; {len(metrics(rough))} of {len(metrics(calm))} results", flush=True)
         rough.mkdir(exist_ok=True)
         start(options, rough, "0/1", rough / "log").wait()
