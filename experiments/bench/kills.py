@@ -48,10 +48,16 @@ def start(options: Options, folder: Path, worker: str, log: Path) -> "subprocess
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
 
-def metrics(folder: Path) -> dict[str, str]:
+def metrics(folder: Path) -> dict[str, dict[str, str]]:
     """The metrics of every result below a folder, as they stand in the files."""
     files = sorted((folder / "results").rglob("*seed*.json"))
-    return {str(f.relative_to(folder)): json.dumps(json.loads(f.read_text())["metrics"]) for f in files}
+    found = {str(f.relative_to(folder)): json.loads(f.read_text())["metrics"] for f in files}
+    return {name: {metric: json.dumps(value) for metric, value in of.items()} for name, of in found.items()}
+
+
+def within(part: dict[str, dict[str, str]], whole: dict[str, dict[str, str]]) -> bool:
+    """Whether all that an unfinished run has written stands in the finished one; an audit is added to its result."""
+    return all(name in whole and of.items() <= whole[name].items() for name, of in part.items())
 
 
 def made(log: Path) -> list[str]:
@@ -85,7 +91,7 @@ def run(options: Options) -> int:
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.wait()
                 killed += 1
-                same &= metrics(rough).items() <= metrics(calm).items()  # what was written is whole and the same
+                same &= within(metrics(rough), metrics(calm))
                 print(f"killed {killed} times; {len(metrics(rough))} of {len(metrics(calm))} results", flush=True)
         rough.mkdir(exist_ok=True)
         start(options, rough, "0/1", rough / "log").wait()
