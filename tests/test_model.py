@@ -13,7 +13,8 @@ from flax import nnx
 
 from camu_jax import Outputs, camu_step, from_linen, from_nnx, init_camu, make_tuples, models
 from camu_jax.model import in_bfloat16
-from camu_jax.models.layers import ConvPool, Linear, max_pool, pieces, pool_windows
+from camu_jax.models.convolution import conv3x3, conv3x3_stride2
+from camu_jax.models.layers import ConvPool, Linear, convolve, max_pool, pieces, pool_windows
 from camu_jax.models.resnet import ResNet18
 from tests.helpers import CLASSES, IMAGE, NORMED, PLAIN, WIDTH, Plain, assert_close, differ, examples, fresh
 
@@ -113,6 +114,60 @@ def test_the_cnn_is_the_same_in_pieces(monkeypatch, trained, digits):
     more, parts = compiled()
     assert more == 3 * convolutions  # pieces of 8, 8 and 4
     assert_close(whole, parts, rtol=1e-4, atol=1e-4)
+
+
+def direct(x, kernel, stride=1):
+    edge = kernel.shape[0] // 2
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, [(edge, edge)] * 2, dimension_numbers=numbers)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (3, 2, 2, 1), (1, 4, 10, 5)])
+@pytest.mark.parametrize(("product", "stride"), [(conv3x3, 1), (conv3x3_stride2, 2)])
+def test_a_convolution_by_products_is_the_same_one(product, stride, shape):
+    """Its values, gradients, Hessian-vector products and batches of it, to the last digits of float64."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, kernel = jnp.asarray(rng.normal(size=(2, *shape))), jnp.asarray(rng.normal(size=(2, 3, 3, shape[-1], 4)))
+
+        def all_of(f):
+            gradient = jax.grad(lambda x, kernel: jnp.tanh(f(x, kernel)).sum(), argnums=(0, 1))
+            along = jax.jvp(gradient, (x[0], kernel[0]), (x[1], kernel[1]))
+            return f(x[0], kernel[0]), along, jax.vmap(gradient)(x, kernel)
+
+        want = jax.jit(lambda: all_of(lambda x, kernel: direct(x, kernel, stride)))()
+        chex.assert_trees_all_close(jax.jit(lambda: all_of(product))(), want, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "dtype", "products"),
+    [
+        ((2, 4, 4, 128), (3, 3, 128, 128), 1, "float32", True),
+        ((64, 4, 4, 64), (3, 3, 64, 64), 1, "float32", True),
+        ((2, 4, 4, 64), (3, 3, 64, 64), 1, "float32", False),
+        ((64, 4, 4, 3), (3, 3, 3, 64), 1, "float32", False),
+        ((2, 7, 7, 128), (3, 3, 128, 128), 1, "float32", False),
+        ((2, 4, 4, 128), (3, 3, 128, 128), 1, "bfloat16", False),
+        ((2, 4, 6, 32), (3, 3, 32, 64), 2, "float32", True),
+        ((2, 7, 7, 32), (3, 3, 32, 64), 2, "float32", False),
+        ((2, 4, 6, 32), (1, 1, 32, 64), 2, "float32", True),
+        ((2, 4, 4, 32), (1, 1, 32, 64), 1, "float32", False),
+        ((2, 8, 8, 3), (7, 7, 3, 64), 2, "float32", False),
+    ],
+)
+def test_convolve_is_xlas_convolution(monkeypatch, shape, kernel, stride, dtype, products):
+    rng = np.random.default_rng(0)
+    x, weights = (jnp.asarray(rng.normal(size=size), dtype) for size in (shape, kernel))
+    layer = nn.Conv(kernel[-1], kernel[:2], stride, kernel[0] // 2, use_bias=False, conv_general_dilated=convolve)
+
+    def apply(x, weights):
+        return layer.apply({"params": {"kernel": weights}}, x)
+
+    assert ("convolution" in jax.jit(apply).lower(x, weights).as_text()) != products
+    want = np.asarray(direct(x, weights, stride), np.float32)
+    assert_close(np.asarray(apply(x, weights), np.float32), want, atol=3e-6 * np.abs(want).max())
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "convolution" in jax.jit(lambda *a: apply(*a)).lower(x, weights).as_text()
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (1, 5, 7, 2), (1, 2, 3, 1)])

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from camu_jax.models.convolution import conv3x3, conv3x3_stride2
+
 
 def _uniform(fan_in: int) -> nn.initializers.Initializer:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases of linear and convolution layers."""
@@ -64,6 +66,24 @@ class ConvPool(nn.Module):
             y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
             y = max_pool(y)
         return y + bias.reshape(1, 1, 1, -1)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, on the CPU as matrix products where that is faster (bench/NOTES.md).
+
+    For `flax.linen.Conv(conv_general_dilated=convolve)` without groups and dilation.
+    """
+    side, stride, channels = kernel.shape[0], tuple(strides), min(kernel.shape[2:])
+    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    same = kernel.shape[1] == side and list(padding) == [(side // 2, side // 2)] * 2
+    if jax.default_backend() == "cpu" and x.dtype != jnp.bfloat16 and even and same:
+        if (side, *stride) == (3, 1, 1) and channels >= (64 if len(x) >= 64 else 128):
+            return conv3x3(x, kernel)
+        if (side, *stride) == (3, 2, 2) and channels >= 32:
+            return conv3x3_stride2(x, kernel)
+        if (side, *stride) == (1, 2, 2) and channels >= 32:
+            return x[:, ::2, ::2] @ kernel[0, 0]
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def pool_windows(x: jax.Array, size: int = 5) -> jax.Array:

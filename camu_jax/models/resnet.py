@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from camu_jax.model import Model, from_linen
-from camu_jax.models.layers import Linear
+from camu_jax.models.layers import Linear, convolve
 from camu_jax.types import Outputs
 
 Stem = Literal["3x3", "imagenet"]
 # PyTorch's 0.1 is the weight of the new batch, Flax's momentum that of the old average.
 _BatchNorm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 _he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_he_fan_out)
+_Conv = functools.partial(nn.Conv, use_bias=False, kernel_init=_he_fan_out, conv_general_dilated=convolve)
 
 
 class ResNet18(nn.Module):
