@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from camu_jax import CamuSettings, Pipeline, Predictor, Problem, TrainSettings, evaluate, from_linen, train
+from camu_jax import CamuSettings, Pipeline, Predictor, Problem, TrainSettings, evaluate, from_linen, loop, train
 from camu_jax.methods import CAMU_ABLATIONS, METHODS, camu
 from tests.helpers import Normed, Plain, assert_close, differ
 
@@ -51,6 +51,24 @@ def test_the_key_alone_decides_and_the_original_stays(problems, name, method):
     chex.assert_trees_all_equal_shapes_and_dtypes(first, problem.original)
     assert differ(first["params"], other["params"]) and differ(first["params"], problem.original["params"])
     chex.assert_trees_all_equal(problem.original, before)
+
+
+@pytest.mark.parametrize("method", ["camu", "camu:paper"])
+def test_camu_leaves_streamed_examples_in_host_memory(monkeypatch, problem, method):
+    """NumPy images: what it prepares is sent minibatch by minibatch too; the result is the same but for rounding."""
+    want = unlearn(problem, SETTINGS[method], method=method)
+    streamed = dataclasses.replace(
+        problem, **{name: jax.device_get(getattr(problem, name)) for name in ("forget", "retain")}
+    )
+    run, rows = loop.run, []
+
+    def spy(step, state, *streams, **options):
+        rows.extend(jax.tree.leaves([stream.rows for stream in streams]))
+        return run(step, state, *streams, **options)
+
+    monkeypatch.setattr(loop, "run", spy)
+    assert_close(unlearn(streamed, SETTINGS[method], method=method), want)
+    assert len(rows) >= 6 and all(isinstance(a, np.ndarray) for a in rows)
 
 
 @pytest.mark.parametrize("ablation", CAMU_ABLATIONS)

@@ -1,10 +1,12 @@
 """CaMU as a method: Algorithm 1 prepares the tuples, the shared loop runs Algorithm 2 over them."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from camu_jax import evaluate, loop
 from camu_jax.camu import CamuParams, CamuSettings, camu_update, init_camu
@@ -34,14 +36,21 @@ def unlearn(key: jax.Array, problem: Problem, settings: CamuSettings) -> Predict
 
     forget = problem.forget[jnp.tile(jnp.arange(len(problem.forget)), settings.repeat)]
     retain = problem.retain[draw_rows(rows_key, len(forget), len(problem.retain), replace=settings.replace)]
-    drawn = pair_tuples(
-        pair_key, _prepare(pipeline, forget_key, forget), _prepare(pipeline, retain_key, retain), labels=settings.labels
-    )
+    streamed = isinstance(problem.forget.x, np.ndarray)  # then S lies in host memory as well
+    with jax.default_device(jax.local_devices(backend="cpu")[0]) if streamed else contextlib.nullcontext():
+        drawn = pair_tuples(
+            pair_key,
+            _prepare(pipeline, forget_key, forget),
+            _prepare(pipeline, retain_key, retain),
+            labels=settings.labels,
+        )
+    drawn = jax.device_get(drawn) if streamed else drawn
     S = dataclasses.replace(drawn, retain=retain)
     if settings.kl_forget and settings.counterfactual_embedding == "frozen":
         S = dataclasses.replace(S, counterfactual_embedding=_embed(problem, S.counterfactual.x))
     if settings.kl_retain and pipeline.augment == "none":
         S = dataclasses.replace(S, retain_embedding=_embed(problem, S.retain.x))
+    S = jax.device_get(S) if streamed else S
 
     step: loop.Step = _paired_step
     rows: tuple[Any, ...] = (S,)
