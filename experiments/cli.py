@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from camu_jax.data import DataError
-from experiments import console, memory
+from experiments import console
 from experiments.config import UsageError
 
 
@@ -16,7 +16,6 @@ def run(script: Callable[[], int | None]) -> int:
     Returns:
       0 done (or what the script returned), 2 something the user must change (said in one line), 130 interrupted.
     """
-    memory.keep()
     try:
         return script() or 0
     except (UsageError, DataError) as error:

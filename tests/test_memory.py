@@ -10,7 +10,7 @@ _FAULTS = """
 import ctypes, resource, sys
 from experiments import memory
 if sys.argv[1] == "keep":
-    memory.keep()
+    memory.keep("resnet18")
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 size = 64 << 20
@@ -36,4 +36,4 @@ def test_freed_memory_is_not_faulted_in_again():
 
 def test_without_glibc_nothing_happens(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    memory.keep()
+    memory.keep("resnet18")

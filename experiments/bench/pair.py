@@ -17,12 +17,15 @@ class ChildError(RuntimeError):
 
 
 class Child:
-    """A process that builds `Side()` of a module and calls its methods when told to over a pipe."""
+    """A process that builds `Side()` of a module and calls its methods when told to over a pipe.
 
-    def __init__(self, module: str) -> None:
+    `architecture` is that of the work, and decides what the process does with its memory, as in the runner.
+    """
+
+    def __init__(self, module: str, architecture: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, module), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, module, architecture), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -52,10 +55,11 @@ class Child:
 class Pair:
     """Our child and PyTorch's, as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, architecture: str = "cnn") -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share a GPU's memory
-        self.ours, self.torch = Child("experiments.bench.our_side"), Child("experiments.bench.torch_side")
+        sides = ("experiments.bench.our_side", "experiments.bench.torch_side")
+        self.ours, self.torch = (Child(side, architecture) for side in sides)
 
     def __enter__(self) -> "Pair":
         return self
@@ -67,9 +71,9 @@ class Pair:
         self.torch.close()
 
 
-def _serve(pipe: Connection, module: str) -> None:
+def _serve(pipe: Connection, module: str, architecture: str) -> None:
     """Answers until the pipe closes. `peak_memory` (MiB of the host) is known to every child."""
-    memory.keep()
+    memory.keep(architecture)
     side: Any = None
     while True:
         try:

@@ -76,7 +76,7 @@ def steps_of_a_turn(first: float, prepared: Prepared, seconds: float) -> int:
 
 def measure(work: Work, options: Options) -> dict[str, Any]:
     """Runs one benchmark in a fresh pair of processes: see the keys below."""
-    with tempfile.TemporaryDirectory() as folder, Pair() as pair:
+    with tempfile.TemporaryDirectory() as folder, Pair(work.architecture) as pair:
         ours = pair.ours.ask("machine")
         theirs = pair.torch.ask("machine", ours["accelerator"])
         prepared: Prepared = pair.ours.ask("prepare", work, str(Path(folder, "arrays.npz")))
