@@ -22,7 +22,7 @@ def _call_augmented(predictor: Predictor, x: jax.Array, key: jax.Array) -> Outpu
 
 
 def outputs(
-    predictor: Predictor, x: jax.Array, *, batch_size: int = 250, augment_key: jax.Array | None = None
+    predictor: Predictor, x: jax.Array, *, batch_size: int = 100, augment_key: jax.Array | None = None
 ) -> Outputs:
     """Outputs in evaluation mode, minibatch by minibatch.
 
@@ -64,7 +64,7 @@ def accuracies(
     *,
     forget_classes: Sequence[int] = (),
     augment_key: jax.Array | None = None,
-    batch_size: int = 250,
+    batch_size: int = 100,
 ) -> dict[str, float]:
     """The accuracies of section 4.1.3, in percent.
 
