@@ -22,14 +22,15 @@ def _call_augmented(predictor: Predictor, x: jax.Array, key: jax.Array) -> Outpu
 
 
 def outputs(
-    predictor: Predictor, x: jax.Array, *, batch_size: int = 100, augment_key: jax.Array | None = None
+    predictor: Predictor, x: jax.Array, *, batch_size: int | None = None, augment_key: jax.Array | None = None
 ) -> Outputs:
     """Outputs in evaluation mode, minibatch by minibatch.
 
     Args:
       predictor: any predictor.
       x: stored images, `[N, h, w, c]`, N at least 1.
-      batch_size: images in a forward pass; changes memory, not the result beyond rounding.
+      batch_size: images in a forward pass; changes memory, not the result beyond rounding. None is 500, and 100 on the
+        CPU, where more costs memory and saves no time (bench/NOTES.md).
       augment_key: None for clean images; a key for one random augmentation of each (as the paper measured R_tr and
         F_tr on the CIFAR data sets).
 
@@ -39,6 +40,8 @@ def outputs(
     Raises:
       ValueError: `x` is empty or `batch_size` is not positive.
     """
+    if batch_size is None:
+        batch_size = 100 if jax.default_backend() == "cpu" else 500
     _validate.at_least(1, batch_size=batch_size, **{"number of images": len(x)})
     predictor = dataclasses.replace(predictor, info={})  # one compiled program, whatever the method reported
     parts = []
@@ -64,7 +67,7 @@ def accuracies(
     *,
     forget_classes: Sequence[int] = (),
     augment_key: jax.Array | None = None,
-    batch_size: int = 100,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """The accuracies of section 4.1.3, in percent.
 

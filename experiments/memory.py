@@ -10,7 +10,8 @@ def keep(architecture: str) -> None:
 
     XLA on the CPU allocates what a step needs and frees it after the step. By default glibc gives large blocks back to
     the system, and the next step has to have each page zeroed again: a sixth of a training step of ResNet-18. The small
-    steps of the CNN lose more by threads that wait for the one arena (bench/NOTES.md).
+    steps of the CNN lose more by threads that wait for the one arena (bench/NOTES.md). Threads that run already keep
+    their arenas: where a process works on several data sets, the first one decides.
     """
     if architecture != "resnet18":
         return

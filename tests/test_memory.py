@@ -1,3 +1,5 @@
+"""Freed memory stays with the process where the model is large, and nowhere else."""
+
 import ctypes
 import subprocess
 import sys
@@ -32,6 +34,16 @@ def test_freed_memory_is_not_faulted_in_again():
         for mode in ("keep", "default")
     }
     assert faults["keep"] < faults["default"] / 10
+
+
+def test_the_cnn_leaves_the_allocator_alone(monkeypatch):
+    def fail(name):
+        raise AssertionError("looked for glibc")
+
+    monkeypatch.setattr(ctypes, "CDLL", fail)
+    memory.keep("cnn")
+    with pytest.raises(AssertionError):
+        memory.keep("resnet18")
 
 
 def test_without_glibc_nothing_happens(monkeypatch):

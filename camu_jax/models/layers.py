@@ -76,7 +76,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **opti
     side, stride, channels = kernel.shape[0], tuple(strides), min(kernel.shape[2:])
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
     same = kernel.shape[1] == side and list(padding) == [(side // 2, side // 2)] * 2
-    if jax.default_backend() == "cpu" and x.dtype != jnp.bfloat16 and even and same:
+    if jax.default_backend() == "cpu" and x.dtype in (jnp.float32, jnp.float64) and even and same:
         if (side, *stride) == (3, 1, 1) and channels >= (64 if len(x) >= 64 else 128):
             return conv3x3(x, kernel)
         if (side, *stride) == (3, 2, 2) and channels >= 32:
