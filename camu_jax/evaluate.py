@@ -30,7 +30,7 @@ def outputs(
       predictor: any predictor.
       x: stored images, `[N, h, w, c]`, N at least 1.
       batch_size: images in a forward pass; changes memory, not the result beyond rounding. None is 500, and 100 on the
-        CPU, where more costs memory and saves no time (bench/NOTES.md).
+        CPU, where more costs memory and saves little time or none (bench/NOTES.md).
       augment_key: None for clean images; a key for one random augmentation of each (as the paper measured R_tr and
         F_tr on the CIFAR data sets).
 
