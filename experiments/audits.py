@@ -1,7 +1,7 @@
 """Audits of a cell: which figures, with their intervals and null levels, go into its result."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,14 +24,30 @@ def paper(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audite
     """The paper's attack, the challenge's loss attack, and thresholds on four signals; the null level is Retrain's."""
     del s
     forget, retain = cell.split()
-    test = cell.session.test
-    rows_key, paper_key, loss_key = jax.random.split(jax.random.fold_in(cell.keys[2], 1), 3)
+    key = jax.random.fold_in(cell.keys[2], 1)
+    return attack(key, predictor, forget, retain, cell.session.test, cell.session.task.classes)
+
+
+def attack(
+    key: jax.Array,
+    predictor: camu_jax.Predictor,
+    forget: camu_jax.Examples,
+    retain: camu_jax.Examples,
+    test: camu_jax.Examples,
+    classes: Sequence[int] = (),
+) -> Audited:
+    """What `paper` finds of a predictor, whatever it comes from.
+
+    Raises:
+      UsageError: too few test examples to compare with.
+    """
+    rows_key, paper_key, loss_key = jax.random.split(key, 3)
     rows = membership.paper_rows(rows_key, len(forget), len(retain), len(test))
     of_test = evaluate.outputs(predictor, test.x).logits
     of_forget = evaluate.outputs(predictor, forget.x).logits
     matched = np.arange(len(rows.nonmember), len(test))
-    if cell.session.task.classes:
-        matched = matched[np.isin(np.asarray(test.y)[matched], cell.session.task.classes)]
+    if classes:
+        matched = matched[np.isin(np.asarray(test.y)[matched], classes)]
     if len(matched) < 10:
         raise UsageError(f"audit: the test set has {len(matched)} examples to compare with; allowed: 10 or more")
     result: Audited = {}

@@ -6,7 +6,9 @@ JAX is imported only where a device is asked for: reading results needs none.
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +97,26 @@ def provenance() -> dict[str, Any]:
         "platform": device.platform,
         "versions": versions,
         "git": _revision(),
+        "peak_memory_mib": peak_memory(),
     }
+
+
+def peak_memory() -> dict[str, float | None]:
+    """The most memory that this process has held so far, in MiB.
+
+    Returns:
+      `host`; `device`, of the device that held most, None where devices do not tell (the CPU's memory is the host's).
+    """
+    import jax
+
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    known = [peak / 2**20 for peak in peaks if peak is not None]
+    return {"host": peak_host_memory(), "device": max(known, default=None)}
+
+
+def peak_host_memory() -> float:
+    """The most memory of the host that this process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def device_name() -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import camu_jax
 from camu_jax import _validate, checkpoint, data, evaluate, tasks
 from camu_jax.types import Examples
-from experiments import claims, clock, console, devices, memory
+from experiments import claims, clock, console, devices
 from experiments.config import UsageError
 
 _VALIDATION_KEY = 1  # all seeds, methods and tasks share the held-out examples
@@ -43,7 +43,6 @@ def open_session(config: Any) -> Session:
     jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     absl.logging.set_verbosity(absl.logging.ERROR)
-    memory.keep(config.model.architecture)
     devices.use(config.devices)
     info = data.DATASETS[config.dataset]
     size = info.train_size if config.limit is None else config.limit

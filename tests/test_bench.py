@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from experiments.bench import main_job
 from experiments.bench.check import unbiased
 from experiments.bench.speed import paired_ratio
 from experiments.bench.work import select
@@ -25,3 +26,16 @@ def test_select():
     assert select(["camu_resnet"], data_dir=None, cifar="c100", epochs=3)[0].dataset == "tiny"
     with pytest.raises(ValueError, match="allowed: camu_cnn"):
         select(["other"], data_dir=None, cifar="c10", epochs=3)
+
+
+def test_main_job_is_run_py_with_its_options(tmp_path):
+    """What the script prints comes from a real run: the smallest one."""
+    options = main_job.Options(epochs=1, limit=100, cache_dir=str(tmp_path))
+    assert "--camu.epochs=1" in main_job.command(options, "tiny", "folder")
+    result = main_job.measure(options, "tiny")
+    assert result["settings"]["limit"] == 100
+    assert 50 < result["peak_memory_mib"]["host"] < 10_000
+    assert result["wall_seconds"] > result["seconds"]
+    assert main_job.table({"tiny": result}).row_count == 1
+    with pytest.raises(ValueError, match="epochs is 0; allowed: 1 or more"):
+        main_job.Options(epochs=0)

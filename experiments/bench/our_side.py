@@ -19,7 +19,7 @@ from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState, train_step
 from camu_jax.types import Examples, Tuples
-from experiments import clock
+from experiments import audits, clock, results
 from experiments.bench.units import counting, flops
 from experiments.bench.work import Prepared, Work
 from experiments.settings import defaults
@@ -73,7 +73,7 @@ class Side:
         np.savez(path, **_arrays("train", train), **_arrays("test", test), **_flat(variables))
 
         problem = Problem(model=model, original=variables, forget=train, retain=train, pipeline=pipeline)
-        make = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evaluate}[work.kind]
+        make = _MAKE[work.kind]
         self.job = job = make(work, problem, test, chosen)
         with clock.measure() as first:
             jax.block_until_ready(job.turn(1))
@@ -106,6 +106,10 @@ class Side:
         metrics = result["out"] if isinstance(result["out"], dict) else None
         return {"seconds": seconds, "metrics": metrics}
 
+    def peak_device_memory(self) -> float | None:
+        """In MiB; None on the CPU."""
+        return results.peak_memory()["device"]
+
     def check(self, architecture: str, dtype: str, size: int, start: str, out: str) -> None:
         """Writes a state and a batch to `start`, what one training step and one CaMU update make of it to `out`."""
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -123,7 +127,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _load(work: Work) -> tuple[Examples, Examples]:
     """The data set, whole for a whole run; `tiny` grows to 32x32x3 for ResNet-18."""
-    limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate") else _LIMIT
+    limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate", "attack") else _LIMIT
     train, test = data.load(work.dataset, data_dir=work.data_dir, limit=limit)
     if work.architecture == "resnet18" and train.x.shape[-1] == 1:
         pad = ((0, 0), (2, 2), (2, 2), (0, 0))
@@ -217,6 +221,23 @@ def _evaluate(work: Work, problem: Problem, test: Examples, chosen: dict[str, An
     with counting() as counted:
         once()
     return _Job(lambda n: [once() for _ in range(n)][-1], len(test), 1, sum(counted), None)
+
+
+def _attack(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+    """Outputs and attacks of the audit `paper` on the original model, task data10."""
+    del work, chosen
+    train = problem.forget
+    forget, retain = tasks.split(jax.random.key(0), tasks.parse_task("data10", train.num_classes, len(train)), train)
+    predictor = Predictor((problem.original,), problem.model, problem.pipeline)
+
+    def once() -> dict[str, float]:
+        found = audits.attack(jax.random.key(1), predictor, forget, retain, test)
+        return {name: estimate["value"] for name, estimate in found.items()}
+
+    return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, 0.0, None)
+
+
+_MAKE = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evaluate, "attack": _attack}
 
 
 def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,13 +3,11 @@
 import importlib
 import multiprocessing
 import os
-import resource
-import sys
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from experiments import memory
+from experiments import results
 
 
 class ChildError(RuntimeError):
@@ -17,15 +15,12 @@ class ChildError(RuntimeError):
 
 
 class Child:
-    """A process that builds `Side()` of a module and calls its methods when told to over a pipe.
+    """A process that builds `Side()` of a module and calls its methods when told to over a pipe."""
 
-    `architecture` is that of the work, and decides what the process does with its memory, as in the runner.
-    """
-
-    def __init__(self, module: str, architecture: str) -> None:
+    def __init__(self, module: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, module, architecture), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, module), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -55,11 +50,11 @@ class Child:
 class Pair:
     """Our child and PyTorch's, as a context manager."""
 
-    def __init__(self, architecture: str = "cnn") -> None:
+    def __init__(self) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share a GPU's memory
         sides = ("experiments.bench.our_side", "experiments.bench.torch_side")
-        self.ours, self.torch = (Child(side, architecture) for side in sides)
+        self.ours, self.torch = (Child(side) for side in sides)
 
     def __enter__(self) -> "Pair":
         return self
@@ -71,9 +66,8 @@ class Pair:
         self.torch.close()
 
 
-def _serve(pipe: Connection, module: str, architecture: str) -> None:
-    """Answers until the pipe closes. `peak_memory` (MiB of the host) is known to every child."""
-    memory.keep(architecture)
+def _serve(pipe: Connection, module: str) -> None:
+    """Answers until the pipe closes. `peak_memory` (MiB of host and device) is known to every child."""
     side: Any = None
     while True:
         try:
@@ -82,8 +76,7 @@ def _serve(pipe: Connection, module: str, architecture: str) -> None:
             return
         try:
             if method == "peak_memory":
-                scale = 2**20 if sys.platform == "darwin" else 2**10
-                answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+                answer = {"host": results.peak_host_memory(), "device": side.peak_device_memory()}
             else:
                 side = side or importlib.import_module(module).Side()
                 answer = getattr(side, method)(*args)

@@ -38,7 +38,8 @@ class Options:
     """Times our updates against the same updates in PyTorch eager mode."""
 
     what: tuple[What, ...] = ("camu_cnn", "train_cnn")
-    """camu_*: the CaMU step; train_*: a training step; digit: a whole data10 run on Digit; evaluate: the test set."""
+    """camu_*: the CaMU step; train_*: a training step; digit: a whole data10 run on Digit; evaluate: the test set;
+    attack: the audit `paper`."""
     data_dir: str | None = None
     """A prepared TFDS folder; without it the steps run on `tiny`."""
     cifar: Literal["c10", "c100"] = "c10"
@@ -76,7 +77,7 @@ def steps_of_a_turn(first: float, prepared: Prepared, seconds: float) -> int:
 
 def measure(work: Work, options: Options) -> dict[str, Any]:
     """Runs one benchmark in a fresh pair of processes: see the keys below."""
-    with tempfile.TemporaryDirectory() as folder, Pair(work.architecture) as pair:
+    with tempfile.TemporaryDirectory() as folder, Pair() as pair:
         ours = pair.ours.ask("machine")
         theirs = pair.torch.ask("machine", ours["accelerator"])
         prepared: Prepared = pair.ours.ask("prepare", work, str(Path(folder, "arrays.npz")))
@@ -138,7 +139,11 @@ def table(found: Sequence[dict[str, Any]], matmul: float) -> Table:
     """The figures of several benchmarks."""
     out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     out.add_column("work", no_wrap=True)
-    names = ("batch", "ours", "eager", "ratio", "tuned", "ratio", "of matmul", "compile s", "MiB ours", "torch")
+    names = ["batch", "ours", "eager", "ratio", "tuned", "ratio", "of matmul", "compile s", "MiB ours", "torch"]
+    places = ["host"]
+    if any(line["peak_memory_mib"]["ours"]["device"] for line in found):
+        names += ["on device", "torch"]
+        places += ["device"]
     for name in names:
         out.add_column(name, justify="right", no_wrap=True)
     for line in found:
@@ -151,9 +156,9 @@ def table(found: Sequence[dict[str, Any]], matmul: float) -> Table:
             _figure(rate["eager"]),
             f"{ratio['eager']:.2f}",
             *tuned,
-            f"{100 * line['flops_per_second'] / matmul:.0f}%",
+            f"{100 * line['flops_per_second'] / matmul:.0f}%" if line["flops"] else "",
             f"{line['compile_seconds']:.1f}",
-            *(f"{line['peak_memory_mib'][side]:,.0f}" for side in ("ours", "torch")),
+            *(f"{line['peak_memory_mib'][side][place]:,.0f}" for place in places for side in ("ours", "torch")),
         )
     return out
 

@@ -1,6 +1,6 @@
 """The same models and updates in PyTorch eager mode, written from the paper's equations: what ours is compared with.
 
-Only this file and `torch_side.py` import PyTorch. Images are `[B, channels, H, W]` here.
+Only the files `torch_*.py` import PyTorch. Images are `[B, channels, H, W]` here.
 """
 
 import itertools

@@ -82,6 +82,10 @@ class Side:
         result["seconds"] = self._seconds(lambda: result.update(metrics=self.turns[variant](n)))
         return result
 
+    def peak_device_memory(self) -> float | None:
+        """In MiB; None on the CPU."""
+        return torch.cuda.max_memory_allocated() / 2**20 if self.device.type == "cuda" else None
+
     def check(self, architecture: str, path: str, out: str) -> None:
         """One training step and one CaMU update from the state in `path`, written to `out`; see `check.py`."""
         torch.set_float32_matmul_precision("highest")
@@ -124,6 +128,8 @@ class _Job:
             return _stepper(self._training())
         if self.work.kind == "unlearn":
             return lambda n: [self._unlearn(variant == "tuned") for _ in range(n)][-1]
+        if self.work.kind == "attack":
+            return lambda n: [self._attack() for _ in range(n)][-1]
         return lambda n: [self._outputs(self.original, self.test[0]) for _ in range(n)] and None
 
     def trial(self) -> Callable[[int], Any]:
@@ -193,6 +199,13 @@ class _Job:
         model.eval()
         parts = {"R_tr": retain, "F_tr": forget, "T_s": self.test}
         return {name: self._accuracy(model, *part) for name, part in parts.items()}
+
+    def _attack(self) -> dict[str, float]:
+        """The audit `paper` of the original model, task data10."""
+        from experiments.bench import torch_attack  # needs XGBoost, the rest does not
+
+        forget, retain = self._split()
+        return torch_attack.attack(lambda x: self._outputs(self.original, x)[0], forget, retain, self.test)
 
     def _outputs(self, model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and embeddings of a whole data set, minibatch by minibatch."""

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-What = Literal["camu_cnn", "camu_resnet", "train_cnn", "train_resnet", "digit", "evaluate"]
-Kind = Literal["camu", "train", "unlearn", "evaluate"]
+What = Literal["camu_cnn", "camu_resnet", "train_cnn", "train_resnet", "digit", "evaluate", "attack"]
+Kind = Literal["camu", "train", "unlearn", "evaluate", "attack"]
 
 _KINDS: dict[str, tuple[Kind, str, tuple[int, ...]]] = {
     "camu_cnn": ("camu", "cnn", (32, 256)),
@@ -14,6 +14,7 @@ _KINDS: dict[str, tuple[Kind, str, tuple[int, ...]]] = {
     "train_resnet": ("train", "resnet18", (32,)),
     "digit": ("unlearn", "cnn", (32,)),
     "evaluate": ("evaluate", "cnn", (500,)),
+    "attack": ("attack", "cnn", (500,)),
 }
 
 
@@ -24,7 +25,7 @@ class Work:
     Attributes:
       name: as on the command line.
       kind: `camu` and `train` are measured by the step; `unlearn` is a whole run from the original model to its
-        metrics; `evaluate` is one pass over the test set.
+        metrics; `evaluate` is one pass over the test set; `attack` is the audit `paper`.
       architecture: `cnn` or `resnet18` (3x3 stem).
       batch_size: rows of a step, or images of a forward pass.
       dataset: a name of `camu_jax.data`; `tiny` becomes 32x32x3 for ResNet-18.
@@ -43,7 +44,9 @@ class Work:
     @property
     def unit(self) -> str:
         """What is counted in a second."""
-        return {"camu": "tuples", "train": "images", "unlearn": "runs", "evaluate": "images"}[self.kind]
+        return {"camu": "tuples", "train": "images", "unlearn": "runs", "evaluate": "images", "attack": "audits"}[
+            self.kind
+        ]
 
 
 def select(what: Sequence[str], *, data_dir: str | None, cifar: str, epochs: int) -> list[Work]:
