@@ -4,14 +4,16 @@
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/relearn.py` from anywhere
+
+from experiments import environment  # noqa: E402
+
+environment.prepare(__name__)
 
 import jax  # noqa: E402
 

@@ -4,15 +4,17 @@ Goes on where an earlier run stopped. Any number of processes and machines may s
 """
 
 import dataclasses
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/reproduce.py` from anywhere
+
+from experiments import environment  # noqa: E402
+
+environment.prepare(__name__)
 
 from camu_jax import TrainSettings  # noqa: E402
 from camu_jax.data import DataError  # noqa: E402

@@ -1,14 +1,16 @@
 """One unlearning task on one data set: `python experiments/run.py --task=data10 --dataset=c100`."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/run.py` from anywhere
+
+from experiments import environment  # noqa: E402
+
+environment.prepare(__name__)
 
 from experiments import cli, config, devices, runner  # noqa: E402
 

@@ -5,14 +5,16 @@
 
 import dataclasses
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/tune.py` from anywhere
+
+from experiments import environment  # noqa: E402
+
+environment.prepare(__name__)
 
 from experiments import cli, config, console, runner  # noqa: E402
 from experiments.cells import all_cells  # noqa: E402

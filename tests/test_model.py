@@ -143,8 +143,8 @@ def test_a_convolution_by_products_is_the_same_one(product, stride, shape):
     ("shape", "kernel", "stride", "dtype", "products"),
     [
         ((2, 4, 4, 128), (3, 3, 128, 128), 1, "float32", True),
-        ((64, 4, 4, 64), (3, 3, 64, 64), 1, "float32", True),
-        ((2, 4, 4, 64), (3, 3, 64, 64), 1, "float32", False),
+        ((64, 4, 4, 64), (3, 3, 64, 64), 1, "float32", False),
+        ((19, 4, 4, 64), (3, 3, 64, 64), 1, "float32", False),
         ((64, 4, 4, 3), (3, 3, 3, 64), 1, "float32", False),
         ((2, 7, 7, 128), (3, 3, 128, 128), 1, "float32", False),
         ((2, 4, 4, 128), (3, 3, 128, 128), 1, "bfloat16", False),

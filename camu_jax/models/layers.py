@@ -1,5 +1,6 @@
 """Layers written so that XLA runs them fast on every backend, with PyTorch's default initialisation."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -69,7 +70,7 @@ class ConvPool(nn.Module):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, on the CPU as matrix products where that is faster (bench/NOTES.md).
+    """`jax.lax.conv_general_dilated`, on the CPU in pieces or as products where that is faster (bench/NOTES.md).
 
     For `flax.linen.Conv(conv_general_dilated=convolve)` without groups and dilation.
     """
@@ -77,8 +78,11 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **opti
     even = x.shape[1] % 2 == x.shape[2] % 2 == 0
     same = kernel.shape[1] == side and list(padding) == [(side // 2, side // 2)] * 2
     if jax.default_backend() == "cpu" and x.dtype in (jnp.float32, jnp.float64) and even and same:
-        if (side, *stride) == (3, 1, 1) and channels >= (64 if len(x) >= 64 else 128):
-            return conv3x3(x, kernel)
+        if (side, *stride) == (3, 1, 1):
+            if channels >= 128:
+                return conv3x3(x, kernel)
+            plain = functools.partial(jax.lax.conv_general_dilated, rhs=kernel, window_strides=strides, padding=padding)
+            return jnp.concatenate([plain(piece, **options) for piece in pieces(x)])
         if (side, *stride) == (3, 2, 2) and channels >= 32:
             return conv3x3_stride2(x, kernel)
         if (side, *stride) == (1, 2, 2) and channels >= 32:

@@ -98,7 +98,7 @@ def table(found: dict[str, dict[str, Any]]) -> Table:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     options = tyro.cli(Options, args=argv)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(Console().width, 100))
     try:
         found = {dataset: measure(options, dataset) for dataset in options.datasets}
     except subprocess.CalledProcessError as error:

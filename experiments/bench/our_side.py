@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,7 @@ class Side:
     """Our half of a pair."""
 
     def __init__(self) -> None:
+        absl.logging.set_verbosity(absl.logging.ERROR)
         self.job: _Job | None = None
 
     def machine(self) -> dict[str, Any]:

@@ -51,7 +51,6 @@ class Pair:
     """Our child and PyTorch's, as a context manager."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share a GPU's memory
         sides = ("experiments.bench.our_side", "experiments.bench.torch_side")
         self.ours, self.torch = (Child(side) for side in sides)

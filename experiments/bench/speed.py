@@ -21,6 +21,10 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from experiments import environment  # noqa: E402
+
+environment.prepare(__name__)
+
 import tyro  # noqa: E402
 from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -181,12 +185,15 @@ def run(options: Options, console: Console) -> None:
         soft_wrap=True,
     )
     found: list[dict[str, Any]] = []
-    for work in works:
-        console.print(f"{work.name}, batch {work.batch_size} ...", style="dim")
-        found.append(measure(work, options))
-        if options.json:
-            options.json.write_text(json.dumps({"machine": here, "results": found}, indent=1) + "\n")
-    console.print(table(found, rates["ours"]), soft_wrap=True)
+    try:
+        for work in works:
+            console.print(f"{work.name}, batch {work.batch_size} ...", style="dim")
+            found.append(measure(work, options))
+            if options.json:
+                options.json.write_text(json.dumps({"machine": here, "results": found}, indent=1) + "\n")
+    finally:  # what was measured before an error or an interrupt is shown
+        if found:
+            console.print(table(found, rates["ours"]), soft_wrap=True)
     console.print(
         "ratio: their seconds by ours, median over the rounds. eager: as the authors do; tuned: frozen embeddings "
         "computed once where they do not change, joined forward passes. of matmul: XLA's count of our operations by "
@@ -214,8 +221,9 @@ def run_check(console: Console) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     options = tyro.cli(Options, args=argv)
-    if importlib.util.find_spec("torch") is None:
-        sys.exit("PyTorch is missing; pip install -r experiments/bench/requirements.txt")
+    for module in ("torch", *(("xgboost",) if "attack" in options.what else ())):
+        if importlib.util.find_spec(module) is None:
+            sys.exit(f"{module} is missing; pip install -r experiments/bench/requirements.txt")
     if "digit" in options.what and options.data_dir is None:
         sys.exit("digit needs --data_dir, a prepared TFDS folder that holds mnist")
     console = Console(highlight=False, width=max(Console().width, 140))

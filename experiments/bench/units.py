@@ -8,15 +8,17 @@ Every step is lowered for every minibatch size, none is run: the counts do not d
 import contextlib
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from experiments import environment  # noqa: E402
+
+environment.prepare(__name__)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
