@@ -81,9 +81,9 @@ def klom(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audited
     The null level compares retrained models with other retrained models.
     """
     forget, retain = cell.split()
-    truth = population.oracles(cell, 2 * s.models, s.side_by_side)
+    truth = population.oracles(cell, 2 * s.models)
     truth, others = truth[: s.models], truth[s.models :]
-    ours = others if cell.method == "retrain" else population.unlearned(cell, s.models, _together(cell, s))
+    ours = others if cell.method == "retrain" else population.unlearned(cell, s.models)
     result: Audited = {"models": s.models}
     parts = {
         "forget": slice(0, len(forget)),
@@ -123,7 +123,7 @@ def klom(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audited
 def u_lira(cell: Cell, predictor: camu_jax.Predictor, s: AuditSettings) -> Audited:
     """U-LiRA on shadow models of the same method and settings; the null level compares models that never saw F."""
     del predictor
-    margins, state, clusters = population.shadows(cell, s.halves, _together(cell, s))
+    margins, state, clusters = population.shadows(cell, s.halves)
     result: Audited = {"models": len(state)}
     null = lira.audit(margins, lira.null_state(jax.random.key(1), state, clusters), clusters=clusters)
     for prefix, seen in (("", lira.FORGOTTEN), ("retained_", lira.RETAINED)):
@@ -164,11 +164,6 @@ def check(cell: Cell, name: str) -> None:
             f"audit lira does not go with task {cell.session.task.name}; allowed: dataP or indices:FILE "
             "(it draws random forget sets)"
         )
-
-
-def _together(cell: Cell, s: AuditSettings) -> int:
-    """SISA keeps its books in NumPy: one at a time."""
-    return 1 if cell.method == "sisa" else s.side_by_side
 
 
 def _figure(estimate: Estimate) -> dict[str, float]:

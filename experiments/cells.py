@@ -145,6 +145,17 @@ class Cell:
             with clock.measure() as span:
                 predictor = method.unlearn(self.keys[1], problem, settings)
                 jax.block_until_ready(predictor)
+        return self.finish(predictor, span)
+
+    def finish(self, predictor: camu_jax.Predictor, span: clock.Span, *, side_by_side: int = 1) -> camu_jax.Predictor:
+        """Keeps the unlearned model, and measures and writes the result if there is none yet.
+
+        Args:
+          predictor: what the method made.
+          span: what it took.
+          side_by_side: with how many seeds in one program; each has its share of the time.
+        """
+        method, settings = self.entry
         if self.session.config.keep_models:
             self._keep(predictor)
         if devices.agree(self.read() is None):
@@ -152,9 +163,10 @@ class Cell:
                 "metrics": self.accuracies(predictor),
                 "seconds": span.seconds,
                 "compile_seconds": span.compile_seconds,
-                "forward_equivalents": method.cost(problem, settings),
+                "forward_equivalents": method.cost(self.problem({}), settings),
                 "info": {name: float(value) for name, value in predictor.info.items()},
                 "settings": self.settings(),
+                "side_by_side": side_by_side,
                 **results.provenance(),
             }
             if devices.primary():

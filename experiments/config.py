@@ -29,15 +29,13 @@ class AuditSettings:
     halves: int = 8
     """lira: random halves of the training set, each with an original model of its own, and an unlearned model for each
     of the forget sets that it is cut into (ten for data10)."""
-    side_by_side: int = 1
-    """How many of these models are made in one program: 1 on a CPU, more on a GPU until its memory is full."""
     relearn_epochs: int = 3
     """klom: give up relearning the forget set after so many passes."""
 
     def __post_init__(self) -> None:
         _validate.at_least(2, models=self.models)
         _validate.at_least(6, halves=self.halves)
-        _validate.at_least(1, side_by_side=self.side_by_side, relearn_epochs=self.relearn_epochs)
+        _validate.at_least(1, relearn_epochs=self.relearn_epochs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +79,9 @@ class Options:
     """Keep the images in host memory and send them minibatch by minibatch: for data larger than the device's memory."""
     devices: int = 1
     """Split each minibatch over so many devices (of each process); the batch size stays that of all together."""
+    side_by_side: int = 1
+    """How many seeds of a method, or models of an audit, are made in one program. More than 1 is for a GPU that one
+    model does not fill; on a CPU it is slower."""
     train_metrics: Literal["clean", "augmented"] = "clean"
     """Measure R_tr and F_tr on clean images, or on augmented ones as the paper did for CIFAR."""
     original_seed: int = 0
@@ -186,6 +187,8 @@ def check(config: Any) -> Any:
         raise UsageError(f"methods is {config.methods}; allowed: one or more different methods")
     if not config.seeds or min(config.seeds) < 0 or len(set(config.seeds)) < len(config.seeds):
         raise UsageError(f"seeds is {config.seeds}; allowed: one or more different numbers, 0 or greater")
+    if config.side_by_side < 1 or config.side_by_side > 1 and config.stream:
+        raise UsageError(f"side_by_side is {config.side_by_side}; allowed: 1 or more, and 1 with --stream")
     if config.original_seed < 0:
         raise UsageError(f"original_seed is {config.original_seed}; allowed: 0 or greater")
     audit = tuple(get_args(AuditName)[:-1] if "all" in config.audit else dict.fromkeys(config.audit))

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from camu_jax import checkpoint, evaluate
 from camu_jax.attacks import lira, signals
 from camu_jax.methods import METHODS
 from camu_jax.types import Examples
-from experiments import console
+from experiments import console, together
 from experiments.cells import Cell
 from experiments.session import Session, provide_original
 
@@ -31,13 +30,12 @@ def margins(predictor: camu_jax.Predictor, examples: Examples) -> np.ndarray:
     return np.asarray(signals.margin(evaluate.outputs(predictor, examples.x).logits, examples.y))
 
 
-def unlearned(cell: Cell, count: int, side_by_side: int) -> np.ndarray:
+def unlearned(cell: Cell, count: int) -> np.ndarray:
     """Margins of models that unlearned the cell's forget set, each from an original model of its own.
 
     Args:
       cell: method and split.
       count: models, K.
-      side_by_side: how many of them are made in one program.
 
     Returns:
       `[K, training + test examples]`, the forget set first, then the retain set, then the test set.
@@ -51,17 +49,17 @@ def unlearned(cell: Cell, count: int, side_by_side: int) -> np.ndarray:
         sessions = [_numbered(cell.session, _KLOM_SEED + i) for i in numbers]
         originals = [provide_original(s) if method.uses_original else {} for s in sessions]
         keys = [jax.random.fold_in(cell.keys[1], 1 + i) for i in numbers]
-        return _side_by_side(
+        return together.predict(
             lambda key, original: method.unlearn(key, dataclasses.replace(problem, original=original), settings),
             keys,
             originals,
         )
 
     what = {**cell.settings(), "population": _KLOM_SEED}
-    return _cached(cell.session, what, f"{cell.method} models", count, side_by_side, many, _all(cell, forget, retain))
+    return _cached(cell, what, f"{cell.method} models", count, many, _all(cell, forget, retain))
 
 
-def oracles(cell: Cell, count: int, side_by_side: int) -> np.ndarray:
+def oracles(cell: Cell, count: int) -> np.ndarray:
     """Margins of models retrained without the cell's forget set; as `unlearned`."""
     cell = dataclasses.replace(cell, method="retrain")
     settings = cell.entry[1]
@@ -70,13 +68,13 @@ def oracles(cell: Cell, count: int, side_by_side: int) -> np.ndarray:
     def many(numbers: Sequence[int]) -> list[camu_jax.Predictor]:
         keys = [jax.random.fold_in(cell.keys[1], 1 + i) for i in numbers]
         problem = cell.problem({})
-        return _side_by_side(lambda key: METHODS["retrain"].unlearn(key, problem, settings), keys)
+        return together.predict(lambda key: METHODS["retrain"].unlearn(key, problem, settings), keys)
 
     what = {**cell.settings(), "population": "oracles"}
-    return _cached(cell.session, what, "retrained models", count, side_by_side, many, _all(cell, forget, retain))
+    return _cached(cell, what, "retrained models", count, many, _all(cell, forget, retain))
 
 
-def shadows(cell: Cell, halves: int, side_by_side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shadows(cell: Cell, halves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """U-LiRA's shadow models: each random half of the training set is cut into forget sets, a model for each.
 
     So an example is forgotten once by each half that holds it (but for the rest of the cutting).
@@ -84,17 +82,16 @@ def shadows(cell: Cell, halves: int, side_by_side: int) -> tuple[np.ndarray, np.
     Args:
       cell: method and task; the forget sets are as large a part of a half as the task's is of the training set.
       halves: how many.
-      side_by_side: how many models are made in one program.
 
     Returns:
       Margins and states (of `lira`), both `[K, training examples]`, and the half of each model, `[K]`.
     """
-    margins, states = zip(*[_half(cell, h, halves, side_by_side) for h in range(halves)])
+    margins, states = zip(*[_half(cell, h, halves) for h in range(halves)])
     clusters = np.repeat(np.arange(halves), [len(m) for m in margins])
     return np.concatenate(margins), np.concatenate(states), clusters
 
 
-def _half(cell: Cell, number: int, halves: int, side_by_side: int) -> tuple[np.ndarray, np.ndarray]:
+def _half(cell: Cell, number: int, halves: int) -> tuple[np.ndarray, np.ndarray]:
     """The shadow models of one half: margins and states, `[models, training examples]`."""
     session, n = cell.session, len(cell.session.train)
     method, settings = cell.entry
@@ -116,11 +113,11 @@ def _half(cell: Cell, number: int, halves: int, side_by_side: int) -> tuple[np.n
             return method.unlearn(key, problem, settings)
 
         keys = [jax.random.fold_in(method_key, i) for i in numbers]
-        return _side_by_side(unlearn, keys, [jnp.asarray(orders[i]) for i in numbers])
+        return together.predict(unlearn, keys, [jnp.asarray(orders[i]) for i in numbers])
 
     what = {**Cell(shadow, cell.method, 0).settings(), "population": _LIRA_SEED + number, "share": share}
     label = f"{cell.method} shadows {number + 1} of {halves}"
-    found = _cached(session, what, label, len(orders), side_by_side, many, session.train)
+    found = _cached(cell, what, label, len(orders), many, session.train)
     state = np.full((len(orders), n), lira.NEVER)
     state[:, half] = lira.RETAINED
     for i, order in enumerate(orders):
@@ -139,34 +136,22 @@ def _numbered(session: Session, seed: int) -> Session:
     return dataclasses.replace(session, config=dataclasses.replace(session.config, original_seed=seed))
 
 
-def _side_by_side(unlearn: Callable[..., camu_jax.Predictor], *arguments: list[Any]) -> list[camu_jax.Predictor]:
-    """Calls `unlearn` on the k-th of all arguments, for every k; more than one in one program, by `jax.vmap`."""
-    count = len(arguments[0])
-    if count == 1:
-        return [unlearn(*(a[0] for a in arguments))]
-    stacked = [jax.tree.map(lambda *leaves: jnp.stack(leaves), *a) for a in arguments]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Some donated buffers were not usable")  # what all models share
-        together = jax.vmap(unlearn)(*stacked)
-    return [jax.tree.map(lambda leaf, k=k: leaf[k], together) for k in range(count)]
-
-
 def _cached(
-    session: Session,
+    cell: Cell,
     what: dict[str, Any],
     label: str,
     count: int,
-    side_by_side: int,
     make: Callable[[Sequence[int]], list[camu_jax.Predictor]],
     examples: Examples,
 ) -> np.ndarray:
     """Margins `[count, N]`: of each model from its file in the cache, or of the models that `make` makes of numbers."""
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(session.config.cache_dir, "margins", digest)
+    folder = Path(cell.session.config.cache_dir, "margins", digest)
     files = [folder / f"{i}.npy" for i in range(count)]
     missing = [i for i, file in enumerate(files) if _read(file, len(examples)) is None]
-    for first in range(0, len(missing), side_by_side):
-        numbers = missing[first : first + side_by_side]
+    at_once = together.at_once(cell)
+    for first in range(0, len(missing), at_once):
+        numbers = missing[first : first + at_once]
         console.say(f"{label}: {numbers[-1] + 1} of {count}")
         for i, predictor in zip(numbers, make(numbers)):
             folder.mkdir(parents=True, exist_ok=True)

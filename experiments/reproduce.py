@@ -3,6 +3,7 @@
 Goes on where an earlier run stopped. Any number of processes and machines may share the folders; see --worker.
 """
 
+import contextlib
 import dataclasses
 import sys
 import traceback
@@ -18,7 +19,19 @@ environment.prepare(__name__)
 
 from camu_jax import TrainSettings  # noqa: E402
 from camu_jax.data import DataError  # noqa: E402
-from experiments import claims, cli, clock, config, console, flags, paper, relearn, results, runner  # noqa: E402
+from experiments import (  # noqa: E402
+    claims,
+    cli,
+    clock,
+    config,
+    console,
+    flags,
+    paper,
+    relearn,
+    results,
+    runner,
+    together,
+)
 from experiments.cells import Cell, all_cells  # noqa: E402
 from experiments.session import Session, find_original, open_session  # noqa: E402
 
@@ -62,6 +75,8 @@ class ReproduceOptions:
     """Changed settings, method.setting=value; original.epochs=1 retrain.epochs=2, say, for a quick try."""
     devices: int = 1
     """Split each minibatch over so many devices of this process."""
+    side_by_side: int = 1
+    """How many seeds of a method, or models of an audit, are made in one program; more than 1 is for a GPU."""
     worker: str = "0/1"
     """i/n: the place where this process begins, of n that share the folders. Each takes what nobody works on."""
 
@@ -94,10 +109,17 @@ class Job:
         method, settings = self.cell.entry
         return method.cost(self.cell.problem({}), settings)
 
-    def make(self) -> None:
-        """Does the work."""
+    def partners(self, others: "Sequence[Job]") -> "list[Job]":
+        """Those of the others that are made in one program with this one."""
+        if self.relearn is not None:
+            return []
+        same = [o for o in others if o.relearn is None and o.cell.method == self.cell.method and o != self]
+        return [o for o in same if o.missing()][: together.at_once(self.cell) - 1]
+
+    def make(self, partners: "Sequence[Job]" = ()) -> None:
+        """Does the work, and that of the partners."""
         if self.relearn is None:
-            runner.complete(self.cell)
+            runner.complete([self.cell, *(partner.cell for partner in partners)])
         else:
             relearn.complete(self.cell, self.relearn)
 
@@ -151,8 +173,9 @@ def settings(options: ReproduceOptions, group: Group) -> Any:
     """
     dataset, task, methods, _ = group
     parsed = config.parse([f"--dataset={dataset}", f"--task={task}"])
-    same = ("seeds", "audit", "data_dir", "out", "checkpoint_dir", "cache_dir", "limit", "keep_models", "devices")
-    parsed = dataclasses.replace(parsed, methods=methods, **{name: getattr(options, name) for name in same})
+    folders, others = ("data_dir", "out", "checkpoint_dir", "cache_dir"), ("limit", "keep_models", "devices")
+    same = {name: getattr(options, name) for name in ("seeds", "audit", "side_by_side", *folders, *others)}
+    parsed = dataclasses.replace(parsed, methods=methods, **same)
     for assignment in options.set:
         parsed = config.changed(parsed, assignment)
     return config.check(parsed)
@@ -203,14 +226,16 @@ def run(options: ReproduceOptions) -> int:
     for number, k in plan[begin:] + plan[:begin]:
         if number != opened:
             session, opened = open_session(configs[number]), number
-        job = jobs(session, chosen[number], options)[k]
-        with claims.claim(job.path, wait=False) as mine:
-            if not mine:
+        every = jobs(session, chosen[number], options)
+        job = every[k]
+        with contextlib.ExitStack() as claimed:
+            if not claimed.enter_context(claims.claim(job.path, wait=False)):
                 held += 1
                 continue
             try:
                 if job.missing():
-                    job.make()
+                    with_it = job.partners(every)
+                    job.make([p for p in with_it if claimed.enter_context(claims.claim(p.path, wait=False))])
                 done += 1
                 _error_file(job).unlink(missing_ok=True)
             except Exception as error:  # whatever it was, the other results are made

@@ -33,6 +33,8 @@ def run(options: Any) -> None:
     """
     if options.hosts.coordinator is not None and options.audit:
         raise config.UsageError("audit needs one process; run it again without --hosts when the results are there")
+    if options.hosts.coordinator is not None and options.side_by_side > 1:
+        raise config.UsageError(f"side_by_side is {options.side_by_side}; allowed with --hosts: 1")
     devices.connect(options.hosts)
     runner.run(options)
 

@@ -1,12 +1,14 @@
 """The work behind `run.py`: every missing cell, then the table; resumable at every point."""
 
+import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 import camu_jax
-from experiments import audits, claims, clock, console, devices, results
+from experiments import audits, claims, clock, console, devices, results, together
 from experiments.cells import Cell, all_cells
 from experiments.session import Session, find_original, open_session, plain, provide_original
 
@@ -24,9 +26,11 @@ def run(config: Any) -> None:
         audits.check(cells[0], name)
     todo = [cell for cell in cells if missing(cell)]
     announce(cells, todo)
-    for cell in todo:
-        with claims.claim(cell.path(), wait=True):
-            complete(cell)
+    for group in together.groups(todo):
+        with contextlib.ExitStack() as claimed:
+            for path in sorted(cell.path() for cell in group):  # in one order, or two processes wait for each other
+                claimed.enter_context(claims.claim(path, wait=True))
+            complete(group)
     if devices.primary():
         _print_table(session)
 
@@ -37,13 +41,16 @@ def missing(cell: Cell) -> bool:
     return devices.agree(result is None or bool(_missing_audits(cell, result)))
 
 
-def complete(cell: Cell) -> None:
-    """Makes what a cell lacks."""
-    result = cell.read()
-    if devices.agree(result is None):
-        cell.run(_original(cell))
-    for name in _missing_audits(cell, result or {}):
-        _audit(cell, name)
+def complete(cells: Sequence[Cell]) -> None:
+    """Makes what a cell lacks, or several cells of one method."""
+    without = [cell for cell in cells if devices.agree(cell.read() is None)]
+    if len(without) > 1:
+        together.run(without, _original(without[0]))
+    elif without:
+        without[0].run(_original(without[0]))
+    for cell in cells:
+        for name in _missing_audits(cell, cell.read() or {}):
+            _audit(cell, name)
 
 
 def _original(cell: Cell) -> camu_jax.Variables:

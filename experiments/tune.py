@@ -79,7 +79,7 @@ def run(options: Any) -> None:
     for point, cell in cells:
         if (result := cell.read()) is None:
             console.say(" ".join(point))
-            runner.complete(cell)
+            runner.complete([cell])
             result = cell.read()
         assert result is not None
         found.append((score(result["metrics"]), point, cell, result))

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from camu_jax import Problem, TrainSettings, data, from_linen, train
+from camu_jax import data
 from camu_jax.attacks import lira
 from camu_jax.methods import METHODS
 from experiments import claims, config, population, reproduce, run, tune
 from experiments.cells import Cell
 from experiments.session import open_session
-from tests.helpers import Normed
 
 QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1"]
 
@@ -56,36 +55,18 @@ def test_shadow_models_forget_every_example_of_their_half_once(folders, monkeypa
     session = open_session(config.parse([*QUICK, *folders, "--task=data20", "--methods=unroll"]))
     trained = []
 
-    def cached(session, what, label, count, side_by_side, make, examples):
+    def cached(cell, what, label, count, make, examples):
         trained.append((json.dumps(what), count))
         return np.zeros((count, len(examples)), np.float32)
 
     monkeypatch.setattr(population, "_cached", cached)
-    margins, state, halves = population.shadows(Cell(session, "unroll", 0), 6, 1)
+    margins, state, halves = population.shadows(Cell(session, "unroll", 0), 6)
     assert margins.shape == state.shape == (30, 150) and len(set(trained)) == 6
     for half in range(6):
         mine = state[halves == half]
         inside = (mine != lira.NEVER).all(0)
         assert inside.sum() == 75 and (mine[:, ~inside] == lira.NEVER).all()
         assert ((mine == lira.FORGOTTEN).sum(0) == inside).all()
-
-
-def test_models_side_by_side_are_those_made_one_by_one():
-    model = from_linen(Normed(10), (28, 28, 1))
-    digits = data.load("tiny")[0][:96]
-    original = train(jax.random.key(0), model, digits, TrainSettings(epochs=1))
-    settings = METHODS["unroll"].settings()
-
-    def unlearn(key, rows):
-        problem = Problem(model=model, original=original, forget=digits[rows[:32]], retain=digits[rows[32:]])
-        return METHODS["unroll"].unlearn(key, problem, settings)
-
-    keys = list(jax.random.split(jax.random.key(1), 2))
-    rows = [jax.random.permutation(k, 96) for k in keys]
-    together = population._side_by_side(unlearn, keys, rows)
-    for k, row, predictor in zip(keys, rows, together):
-        alone = unlearn(k, row).variables
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), predictor.variables, alone)
 
 
 def test_a_claim_is_exclusive_and_given_back(tmp_path):
@@ -158,9 +139,9 @@ def test_held_out_examples_are_not_trained_on():
 
     held, kept = tasks.hold_out(jax.random.key(0), train_set, 300)
     assert len(held) == 300 and len(kept) == len(train_set) - 300
-    together = jnp.concatenate([held.x, kept.x]).reshape(len(train_set), -1)
+    both = jnp.concatenate([held.x, kept.x]).reshape(len(train_set), -1)
     np.testing.assert_array_equal(
-        np.unique(together, axis=0), np.unique(np.asarray(train_set.x).reshape(len(train_set), -1), axis=0)
+        np.unique(both, axis=0), np.unique(np.asarray(train_set.x).reshape(len(train_set), -1), axis=0)
     )
     with pytest.raises(ValueError, match="count"):
         tasks.hold_out(jax.random.key(0), train_set, len(train_set))

@@ -17,12 +17,14 @@ class Method(NamedTuple):
       settings: the frozen dataclass of its hyperparameters.
       cost: `(problem, settings) -> forward-pass equivalents`, for estimates of time.
       uses_original: whether the original model's parameters influence the result.
+      one_by_one: `settings -> bool`, whether it decides something outside of JAX, so that `jax.vmap` does not take it.
     """
 
     unlearn: Callable[..., Predictor]
     settings: type[Any]
     cost: Callable[..., float]
     uses_original: bool = True
+    one_by_one: Callable[[Any], bool] = lambda settings: False
 
 
 METHODS: dict[str, Method] = {
@@ -30,8 +32,8 @@ METHODS: dict[str, Method] = {
     "neggrad": Method(neggrad.unlearn, neggrad.NegGradSettings, neggrad.cost),
     "boundary": Method(boundary.unlearn, boundary.BoundarySettings, boundary.cost),
     "bad_teacher": Method(bad_teacher.unlearn, bad_teacher.BadTeacherSettings, bad_teacher.cost),
-    "scrub": Method(scrub.unlearn, scrub.ScrubSettings, scrub.cost),
-    "sisa": Method(sisa.unlearn, sisa.SisaSettings, sisa.cost, uses_original=False),
+    "scrub": Method(scrub.unlearn, scrub.ScrubSettings, scrub.cost, one_by_one=lambda s: s.rewind),
+    "sisa": Method(sisa.unlearn, sisa.SisaSettings, sisa.cost, uses_original=False, one_by_one=lambda s: True),
     "unroll": Method(unroll.unlearn, unroll.UnrollSettings, unroll.cost),
     "camu": Method(camu.unlearn, CamuSettings, camu.cost),
 }

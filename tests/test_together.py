@@ -1,0 +1,108 @@
+"""Seeds and models side by side in one program: the same results, the same files."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from camu_jax import Problem, TrainSettings, data, from_linen, train
+from camu_jax.methods import METHODS
+from experiments import config, reproduce, run, together
+from experiments.cells import all_cells
+from experiments.session import open_session
+from tests.helpers import Normed
+
+QUICK = ["--limit=150", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1", "--sisa.epochs=1"]
+
+
+@pytest.fixture
+def folders(tmp_path, cache):
+    return [f"--checkpoint_dir={tmp_path / 'originals'}", f"--cache_dir={cache}"]
+
+
+def results(out):
+    files = sorted(out.rglob("seed*.json"))
+    return {f"{file.parent.name}/{file.stem}": json.loads(file.read_text()) for file in files}
+
+
+def test_models_side_by_side_are_those_made_one_by_one():
+    model = from_linen(Normed(10), (28, 28, 1))
+    digits = data.load("tiny")[0][:96]
+    original = train(jax.random.key(0), model, digits, TrainSettings(epochs=1))
+    settings = METHODS["unroll"].settings()
+
+    def unlearn(key, rows):
+        problem = Problem(model=model, original=original, forget=digits[rows[:32]], retain=digits[rows[32:]])
+        return METHODS["unroll"].unlearn(key, problem, settings)
+
+    keys = list(jax.random.split(jax.random.key(1), 2))
+    rows = [jax.random.permutation(k, 96) for k in keys]
+    made = together.predict(unlearn, keys, rows)
+    for k, row, predictor in zip(keys, rows, made):
+        alone = unlearn(k, row).variables
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), predictor.variables, alone)
+
+
+def test_seeds_side_by_side_end_as_one_by_one(folders, tmp_path):
+    """Three seeds by two at once; SISA decides on the host and stays alone."""
+    flags = ["--dataset=tiny", *QUICK, *folders, "--methods", "retrain", "camu", "sisa", "--seeds", "0", "1", "2"]
+    assert run.main([*flags, f"--out={tmp_path / 'one'}"]) == 0
+    assert run.main([*flags, f"--out={tmp_path / 'two'}", "--side_by_side=2"]) == 0
+    one, two = results(tmp_path / "one"), results(tmp_path / "two")
+    assert one.keys() == two.keys() and len(one) == 9
+    for name, result in two.items():
+        assert result["metrics"] == pytest.approx(one[name]["metrics"], abs=1.0)  # one example of 135 is 0.74
+        assert result["side_by_side"] == (1 if name.startswith("sisa") or name.endswith("seed2") else 2)
+        assert one[name]["side_by_side"] == 1 and result["settings"] == one[name]["settings"]
+        assert result["seconds"] > 0 and (tmp_path / "two/tiny/data10" / f"{name}.model").exists()
+
+
+def test_what_is_there_is_not_made_again(folders, tmp_path):
+    flags = ["--dataset=tiny", *QUICK, *folders, "--methods=camu", f"--out={tmp_path / 'out'}"]
+    assert run.main([*flags, "--seeds", "1"]) == 0
+    before = results(tmp_path / "out")["camu/seed1"]
+    assert run.main([*flags, "--seeds", "0", "1", "2", "--side_by_side=3"]) == 0
+    found = results(tmp_path / "out")
+    assert found["camu/seed1"] == before
+    assert [found[f"camu/seed{k}"]["side_by_side"] for k in range(3)] == [2, 1, 2]
+
+
+def test_the_paper_side_by_side(folders, tmp_path, capsys):
+    part = ["--datasets=tiny", "--limit=150", "--tables=2", "--methods", "retrain", "neggrad", "--seeds", "0", "1"]
+    part += [
+        "--tasks=data10",
+        "--figures",
+        "--audit",
+        f"--out={tmp_path / 'out'}",
+        "--side_by_side=2",
+        *folders,
+        "--set",
+    ]
+    assert reproduce.main([*part, "original.epochs=1", "retrain.epochs=1", "neggrad.epochs=1"]) == 0
+    assert {r["side_by_side"] for r in results(tmp_path / "out").values()} == {2}
+    assert "4 results are there" in capsys.readouterr().out
+
+
+def test_groups(folders):
+    flags = ["--dataset=tiny", *QUICK, *folders, "--methods", "scrub", "camu", "--seeds", "0", "1", "2"]
+
+    def grouped(*more):
+        cells = all_cells(open_session(config.parse([*flags, *more])))
+        return [[(cell.method, cell.seed) for cell in group] for group in together.groups(cells)]
+
+    assert [len(group) for group in grouped()] == [1] * 6 and grouped()[1] == [("camu", 0)]
+    assert grouped("--side_by_side=2")[0] == [("scrub", 0), ("scrub", 1)]
+    assert [len(group) for group in grouped("--side_by_side=2", "--scrub.rewind")] == [1, 1, 1, 2, 1]
+
+
+@pytest.mark.parametrize("flags", [["--side_by_side=0"], ["--side_by_side=2", "--stream"]])
+def test_wrong_numbers_are_refused(flags, capsys):
+    assert run.main(["--dataset=tiny", *flags]) == 2
+    assert "side_by_side is" in capsys.readouterr().err
+
+
+def test_several_processes_work_one_by_one(capsys):
+    hosts = ["--hosts.coordinator=localhost:1", "--hosts.processes=2"]
+    assert run.main(["--dataset=tiny", "--side_by_side=2", *hosts]) == 2
+    assert "allowed with --hosts: 1" in capsys.readouterr().err
