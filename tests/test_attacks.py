@@ -9,7 +9,9 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from camu_jax import Predictor, TrainSettings, evaluate, train
 from camu_jax.attacks import divergence, lira, membership, rates, relearning, signals
@@ -117,6 +119,22 @@ def test_paper_attack_wins_where_members_are_sure_and_is_at_chance_where_they_ar
     )
     assert at_chance["auc"].low <= 0.5 <= at_chance["auc"].high
     assert at_chance["balanced_accuracy"].low <= 0.5 <= at_chance["balanced_accuracy"].high
+
+
+def test_the_papers_attack_keeps_to_one_thread(key, monkeypatch):
+    """On cores that other work has, scikit-learn's threads wait for one another: minutes for a second's work."""
+    threads, fit = [], HistGradientBoostingClassifier.fit
+
+    def spy(self, *data):
+        threads.extend(pool["num_threads"] for pool in threadpool_info())
+        return fit(self, *data)
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", spy)
+    with threadpool_limits(2):
+        assert 2 in [pool["num_threads"] for pool in threadpool_info()]
+        sets = {name: logits_and_labels(20)[0] for name in ("member", "nonmember", "forget", "unseen")}
+        membership.paper(key, **sets)
+    assert threads and set(threads) == {1}
 
 
 @pytest.fixture(scope="module")
