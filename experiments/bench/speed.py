@@ -95,7 +95,9 @@ def measure(work: Work, options: Options) -> dict[str, Any]:
         for _ in range(options.rounds):
             for variant, seconds in turns.items():
                 time.sleep(_PAUSE)
-                done = pair.ours.ask("go", n) if variant == "ours" else pair.torch.ask("go", variant, n)
+                if work.kind != "unlearn":
+                    _turn(pair, variant, 1)  # not timed: right after the other's turn memory is handed out slowly
+                done = _turn(pair, variant, n)
                 seconds.append(done["seconds"] / n)
                 if done["metrics"]:
                     metrics[variant] = done["metrics"]
@@ -118,6 +120,11 @@ def measure(work: Work, options: Options) -> dict[str, Any]:
         "metrics": metrics,
         "machine": {"ours": ours, "torch": theirs},
     }
+
+
+def _turn(pair: Pair, variant: str, n: int) -> dict[str, Any]:
+    done: dict[str, Any] = pair.ours.ask("go", n) if variant == "ours" else pair.torch.ask("go", variant, n)
+    return done
 
 
 def machine() -> dict[str, Any]:
