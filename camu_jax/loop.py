@@ -74,6 +74,7 @@ def run(
     max_steps: int | None = None,
     progress: Listener | None = None,
     scan: bool | None = None,
+    donate: bool = False,
 ) -> State:
     """Runs `step` over minibatches.
 
@@ -82,7 +83,7 @@ def run(
 
     Args:
       step: a pure function, the same object for the same method, so that it compiles once.
-      state: the first state; copied, so that it outlives the donated ones.
+      state: the first state; copied, so that it outlives the first step, unless `donate`.
       *streams: one for every batch that `step` takes.
       key: a `jax.random` key; consumed.
       epochs: passes over the first stream.
@@ -91,6 +92,7 @@ def run(
       progress: called after every step (after every chunk of steps where the loop scans).
       scan: whether many steps are one XLA program. None scans on accelerators, where it removes launch gaps, and not
         on the CPU, where XLA runs convolutions inside a loop ten times slower.
+      donate: whether the state's buffers are given away, which saves a copy; nothing else may use them.
 
     Returns:
       The last state.
@@ -103,7 +105,7 @@ def run(
         _validate.at_least(1, **{f"streams[{i}].batch_size": stream.batch_size, f"rows of streams[{i}]": len(stream)})
     sent = any(isinstance(leaf, np.ndarray) for stream in streams for leaf in jax.tree.leaves(stream.rows))
     scan = not sent and (jax.default_backend() != "cpu" if scan is None else scan)
-    state = jax.tree.map(jnp.copy, state)
+    state = state if donate else jax.tree.map(jnp.copy, state)
     data = tuple(stream.rows for stream in streams)
     count, total = streams[0].batches, epochs * streams[0].batches
     plans = [_plan(stream, count) for stream in streams]

@@ -180,6 +180,20 @@ def test_the_first_state_survives_donation(key):
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(state))
 
 
+def test_a_state_that_is_given_away_is_not_copied(key):
+    step, optimizer = descent()
+
+    def run(**options):
+        w = jnp.zeros(4)
+        state = (w, optimizer.init(w))
+        stream = Stream((jnp.ones((5, 4)), jnp.ones(5)), 2)
+        return w, loop.run(step, state, stream, key=key, epochs=1, **options)
+
+    (kept, copied), (given, donated) = run(), run(donate=True)
+    assert given.is_deleted() and not kept.is_deleted()
+    jax.tree.map(np.testing.assert_array_equal, donated, copied)
+
+
 @pytest.mark.parametrize(
     ("streams", "epochs", "message"),
     [

@@ -46,6 +46,7 @@ def unlearn(key: jax.Array, problem: Problem, settings: CamuSettings) -> Predict
         )
     drawn = jax.device_get(drawn) if streamed else drawn
     S = dataclasses.replace(drawn, retain=retain)
+    del drawn  # it holds augmented retain images, which each step makes anew
     if settings.kl_forget and settings.counterfactual_embedding == "frozen":
         S = dataclasses.replace(S, counterfactual_embedding=_embed(problem, S.counterfactual.x))
     if settings.kl_retain and pipeline.augment == "none":
@@ -59,7 +60,9 @@ def unlearn(key: jax.Array, problem: Problem, settings: CamuSettings) -> Predict
         rows = (S.forget, S.counterfactual, S.counterfactual_embedding), (S.retain, S.retain_embedding)
     streams = [loop.Stream(part, settings.batch_size) for part in rows]
     state = _State(init_camu(problem.model, problem.original, settings), pipeline)
-    state = loop.run(step, state, *streams, key=loop_key, epochs=settings.epochs, progress=problem.progress)
+    epochs, progress = settings.epochs, problem.progress
+    # `init_camu` has made copies: nothing else has these buffers.
+    state = loop.run(step, state, *streams, key=loop_key, epochs=epochs, progress=progress, donate=True)
     return Predictor((state.camu.variables,), problem.model, pipeline)
 
 
