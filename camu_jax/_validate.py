@@ -62,10 +62,18 @@ def examples(name: str, x: Any, y: Any, num_classes: int) -> None:
         raise ValueError(f"{name}.x holds {x.shape[0]} images and {name}.y {y.shape[0]} labels; allowed: as many")
     if x.shape[0] == 0:
         raise ValueError(f"{name} is empty; allowed: at least one example")
-    if _is_concrete(y):
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"{name}.y holds the label {low if low < 0 else high}; allowed: 0 to {num_classes - 1}")
-    if jnp.issubdtype(x.dtype, jnp.floating) and _is_concrete(x) and not bool(jnp.isfinite(x).all()):
-        bad = int(jnp.argmin(jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1)))
-        raise ValueError(f"{name}.x holds NaN or infinity (first in image {bad}); allowed: finite pixels")
+    _contents(name, x, y, num_classes)
+
+
+def _contents(name: str, x: Any, y: Any, num_classes: int) -> None:
+    """The part of `examples` that looks at values; it is left out for arrays that are being traced."""
+    # Within somebody's jit or scan even the minimum of a concrete array would be traced, but for this context.
+    with jax.ensure_compile_time_eval():
+        if _is_concrete(y):
+            low, high = int(y.min()), int(y.max())
+            if low < 0 or high >= num_classes:
+                bad = low if low < 0 else high
+                raise ValueError(f"{name}.y holds the label {bad}; allowed: 0 to {num_classes - 1}")
+        if jnp.issubdtype(x.dtype, jnp.floating) and _is_concrete(x) and not bool(jnp.isfinite(x).all()):
+            row = int(jnp.argmin(jnp.isfinite(x).reshape(x.shape[0], -1).all(axis=1)))
+            raise ValueError(f"{name}.x holds NaN or infinity (first in image {row}); allowed: finite pixels")

@@ -1,5 +1,10 @@
-"""Trained variables on disk: Orbax writes them atomically, a manifest of checksums notices damage."""
+"""Predictors on disk: Orbax writes them atomically, a manifest of checksums notices damage.
 
+save("unlearned", predictor)
+predictor = load("unlearned", model)
+"""
+
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,30 +15,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint.experimental.v1 as ocp
 from jax.experimental import multihost_utils
 
-_MANIFEST = "manifest.json"
+from camu_jax.images import Pipeline
+from camu_jax.model import Model
+from camu_jax.problem import Predictor
+
+Description = dict[str, Any]
+_MANIFEST, _VARIABLES = "manifest.json", "variables"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is damaged, or belongs to something else; the message is one line for the user."""
+    """A checkpoint is damaged, or belongs to something else; the message is one line."""
 
 
-def save(path: str | Path, variables: Any, description: dict[str, Any]) -> None:
-    """Writes variables and what they are, so that `path` either holds all of it or does not exist.
+def save(path: str | Path, predictor: Predictor, made_from: Description | None = None) -> None:
+    """Writes a predictor and what it was made from, so that `path` either holds all of it or does not exist.
 
     Several processes (`jax.distributed`) call this and `load` together.
 
     Args:
       path: a folder that does not exist yet.
-      variables: a pytree of arrays.
-      description: what the variables were made from, JSON.
+      predictor: any predictor; its model, which is code, is not written.
+      made_from: settings and the like, JSON.
 
     Raises:
+      FileExistsError: there is something at `path`.
       OSError: the folder cannot be written.
     """
     path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists already; allowed: a path where nothing is")
+    description = {
+        "members": len(predictor.members),
+        "aggregate": predictor.aggregate,
+        "pipeline": dataclasses.asdict(predictor.pipeline),
+        "info": {name: float(value) for name, value in predictor.info.items()},
+        "made_from": made_from or {},
+    }
     shared, writer = jax.process_count() > 1, jax.process_index() == 0
     partial = path.with_name(f".{path.name}.{'all' if shared else os.getpid()}.partial")
     if writer:
@@ -41,18 +60,21 @@ def save(path: str | Path, variables: Any, description: dict[str, Any]) -> None:
         for left in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed here
             shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
-    ocp.save((partial / "variables").resolve(), variables)
+    import orbax.checkpoint.experimental.v1 as ocp  # takes a second: only those who save or load wait for it
+
+    ocp.save((partial / _VARIABLES).resolve(), {"members": list(predictor.members)})
     if writer:
         _finish(partial, path, description)
     if shared:
         multihost_utils.sync_global_devices(f"{path} is there")
 
 
-def _finish(partial: Path, path: Path, description: dict[str, Any]) -> None:
+def _finish(partial: Path, path: Path, description: Description) -> None:
     """Adds the manifest and gives the folder its name."""
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     sums = {str(p.relative_to(partial)): _sha256(p) for p in files}
-    (partial / _MANIFEST).write_text(json.dumps({"description": description, "sha256": sums}, indent=1))
+    manifest = {"description": description, "sha256": sums}
+    (partial / _MANIFEST).write_text(json.dumps({**manifest, "digest": _digest(manifest)}, indent=1))
     try:
         partial.rename(path)
     except OSError:  # another process finished the same checkpoint first
@@ -61,39 +83,59 @@ def _finish(partial: Path, path: Path, description: dict[str, Any]) -> None:
         shutil.rmtree(partial)
 
 
-def load(path: str | Path, like: Any, description: dict[str, Any]) -> Any:
-    """Reads variables after checking every file.
+def load(path: str | Path, model: Model, made_from: Description | None = None) -> Predictor:
+    """Reads a predictor after checking every file.
 
     Args:
       path: a folder that `save` made.
-      like: a pytree of arrays or `jax.ShapeDtypeStruct`: the expected structure.
-      description: what was given to `save`.
+      model: the model that the predictor was made with.
+      made_from: what was given to `save`; None accepts anything.
 
     Returns:
-      The variables.
+      The predictor.
 
     Raises:
       FileNotFoundError: there is no such folder.
-      CheckpointError: a file is missing, added or changed, or the description or structure differs.
+      CheckpointError: a file is missing, added or changed, it was made from something else, or the model does not fit.
     """
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(path)
+        raise FileNotFoundError(f"{path} is not a folder; allowed: what save made")
     manifest = _manifest(path)
-    sums, found = manifest["sha256"], manifest["description"]
+    _check_files(path, manifest["sha256"])
+    description = manifest["description"]
+    try:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in description["pipeline"].items()}
+        pipeline = Pipeline(**fields)
+        count, aggregate = int(description["members"]), description["aggregate"]
+        info = {name: jnp.float32(value) for name, value in description["info"].items()}
+        found = description["made_from"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path}: its manifest describes no predictor ({error})") from None
+    if made_from is not None and found != made_from:
+        raise CheckpointError(f"checkpoint {path} was made from other settings: {found}")
+    member = jax.eval_shape(model.init, jax.random.key(0))
+    members = _read(path, {"members": [member] * count})["members"]
+    return Predictor(tuple(map(dict, members)), model, pipeline, aggregate, info)
+
+
+def _check_files(path: Path, sums: dict[str, str]) -> None:
     names = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()} - {_MANIFEST}
     if names != set(sums):
         odd = sorted(names ^ set(sums))[0]
-        raise CheckpointError(
-            f"checkpoint {path}: file {odd} is {'not in the manifest' if odd in names else 'missing'}"
-        )
+        where = "not in the manifest" if odd in names else "missing"
+        raise CheckpointError(f"checkpoint {path}: file {odd} is {where}")
     for name, expected in sums.items():
         if _sha256(path / name) != expected:
             raise CheckpointError(f"checkpoint {path}: file {name} was changed since it was written")
-    if found != description:
-        raise CheckpointError(f"checkpoint {path} was made from other settings: {found}")
+
+
+def _read(path: Path, like: Any) -> Any:
+    """The variables; `like` is a tree of the arrays to expect."""
+    import orbax.checkpoint.experimental.v1 as ocp
+
     abstract = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), like)
-    where = (path / "variables").resolve()
+    where = (path / _VARIABLES).resolve()
     try:
         if _arrays(ocp.metadata(where).metadata) != _arrays(like):  # Orbax would convert another dtype
             raise ValueError("other names, shapes or dtypes")
@@ -102,21 +144,16 @@ def load(path: str | Path, like: Any, description: dict[str, Any]) -> Any:
         raise CheckpointError(f"checkpoint {path} does not fit the model ({type(error).__name__})") from error
 
 
-def description(path: str | Path) -> dict[str, Any]:
-    """What was given to `save`; the variables are not checked.
-
-    Raises:
-      CheckpointError: the manifest is missing or damaged.
-    """
-    return dict(_manifest(Path(path))["description"])
-
-
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        return {name: dict(manifest[name]) for name in ("sha256", "description")}
+        found = json.loads((path / _MANIFEST).read_text())
+        manifest = {name: dict(found[name]) for name in ("sha256", "description")}
+        digest = found["digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path}: its manifest cannot be read ({error})") from None
+    if digest != _digest(manifest):
+        raise CheckpointError(f"checkpoint {path}: its manifest was changed since it was written")
+    return manifest
 
 
 def set_aside(path: str | Path) -> Path:
@@ -134,6 +171,10 @@ def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array, by where it is in the tree."""
     leaves = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(at): (tuple(leaf.shape), str(leaf.dtype)) for at, leaf in leaves}
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,11 +38,10 @@ class DataSet:
 
 
 _FASHION_HOST = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-DATASETS: dict[str, DataSet] = {
+Name = Literal["digit", "fashion", "c10", "c100", "tiny"]
+DATASETS: dict[Name, DataSet] = {
     "digit": DataSet("mnist", "storage.googleapis.com", 10, (28, 28, 1), 60_000, 10_000),
-    "fashion": DataSet(
-        "fashion_mnist", "fashion-mnist.s3-website.eu-central-1.amazonaws.com", 10, (28, 28, 1), 60_000, 10_000
-    ),
+    "fashion": DataSet("fashion_mnist", _FASHION_HOST, 10, (28, 28, 1), 60_000, 10_000),
     "c10": DataSet("cifar10", "www.cs.toronto.edu", 10, (32, 32, 3), 50_000, 10_000),
     "c100": DataSet("cifar100", "www.cs.toronto.edu", 100, (32, 32, 3), 50_000, 10_000),
     "tiny": DataSet(None, None, 10, (28, 28, 1), 1_437, 360),
@@ -51,11 +50,11 @@ DATASETS: dict[str, DataSet] = {
 
 
 class DataError(ValueError):
-    """A data set is missing, incomplete or unreadable; the message is one line for the user."""
+    """A data set is missing, incomplete or unreadable; the message is one line."""
 
 
 def load(
-    name: str,
+    name: Name,
     *,
     data_dir: str | Path | None = None,
     limit: int | None = None,
@@ -111,7 +110,7 @@ def _tiny() -> list[Arrays]:
 
 
 def _tfds(
-    name: str, info: DataSet, data_dir: str | Path | None, limit: int | None, cache_dir: str | Path | None
+    name: Name, info: DataSet, data_dir: str | Path | None, limit: int | None, cache_dir: str | Path | None
 ) -> list[Arrays]:
     if data_dir is not None and not Path(data_dir).expanduser().is_dir():
         raise DataError(f"data_dir {data_dir} is not a folder; {_hint(info)}")
@@ -130,11 +129,11 @@ def _tfds(
     return parts
 
 
-def _decode(name: str, info: DataSet, folder: Path, split: str, size: int, count: int) -> Arrays:
+def _decode(name: Name, info: DataSet, folder: Path, split: str, size: int, count: int) -> Arrays:
     """Reads and checks the first `count` records of a split."""
     import tensorflow_datasets as tfds
 
-    damaged = f"data set {name} in {folder} is damaged or incomplete (allowed: a whole copy; name it with --data_dir)"
+    damaged = f"data set {name} in {folder} is damaged or incomplete (allowed: a whole copy)"
     try:
         source: Any = tfds.builder_from_directory(str(folder)).as_data_source(split=split)
         if len(source) != size:
@@ -159,7 +158,7 @@ def _prepared(where: Path, info: DataSet) -> Path | None:
     return None
 
 
-def _download(name: str, where: Path, info: DataSet) -> Path:
+def _download(name: Name, where: Path, info: DataSet) -> Path:
     """Lets TFDS download and prepare a data set; says at once what to do where there is no network."""
     missing = f"data set {name} ({info.tfds_name}) is not in {where}"
     if _offline(str(info.host)):
@@ -188,8 +187,8 @@ def _offline(host: str) -> bool:
 
 def _hint(info: DataSet) -> str:
     return (
-        f"point --data_dir or TFDS_DATA_DIR at a TFDS folder that holds {info.tfds_name} in the array_record format, "
-        "or take --dataset=tiny, which needs none"
+        f"allowed: a data_dir (or a variable TFDS_DATA_DIR) that is a TFDS folder and holds {info.tfds_name} in the "
+        "array_record format; the data set tiny needs none"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from camu_jax import _validate, parallel
+from camu_jax import _validate, loop, parallel
 from camu_jax.problem import Predictor
 from camu_jax.types import Examples, Outputs
 
@@ -41,7 +41,7 @@ def outputs(
       ValueError: `x` is empty or `batch_size` is not positive.
     """
     if batch_size is None:
-        batch_size = 100 if jax.default_backend() == "cpu" else 500
+        batch_size = 100 if loop.on_cpu() else 500
     _validate.at_least(1, batch_size=batch_size, **{"number of images": len(x)})
     predictor = dataclasses.replace(predictor, info={})  # one compiled program, whatever the method reported
     parts = []

@@ -1,4 +1,11 @@
-"""The one minibatch loop: it alone knows about epochs, shuffling, batches, ragged ends, backends and progress."""
+r"""The one minibatch loop: it alone knows about epochs, shuffling, batches, ragged ends, backends and progress.
+
+    a stream of 5 rows, batch size 2:   [4 1] [0 3] [2]   [1 0] [2 4] [3]   ...
+                                        \----- epoch 0 ----/ \--- epoch 1 ---/
+
+Every batch is known by its start within the stream's order and its size, so a compiled step takes the order and the
+start as data and the size as a static number: a ragged end compiles a second program, a new epoch none.
+"""
 
 import dataclasses
 import functools
@@ -44,6 +51,11 @@ class Stream:
         """Batches in one pass."""
         return -(-len(self) // self.batch_size)
 
+    @property
+    def in_host_memory(self) -> bool:
+        """Whether minibatches have to be sent to the device."""
+        return any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(self.rows))
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
@@ -61,7 +73,15 @@ def part(progress: Listener | None, done: int, steps: int) -> Listener | None:
     """The listener of one of several runs, which counts on after `done` of all `steps`."""
     if progress is None:
         return None
-    return lambda heard: progress(Progress(done + heard.step, steps, heard.metrics))
+    return lambda told: progress(Progress(done + told.step, steps, told.metrics))
+
+
+def on_cpu() -> bool:
+    """Whether programs that are called now run on a CPU. For loops that call programs, not for what is traced."""
+    device = jax.config.values["jax_default_device"]
+    if device is None:
+        return jax.default_backend() == "cpu"
+    return (device if isinstance(device, str) else device.platform) == "cpu"
 
 
 def run(
@@ -81,6 +101,12 @@ def run(
     An epoch is one pass over the first stream; the others go along, passing over their rows again and again. The
     order of every pass and the key of every step depend on `key` and the step's position alone.
 
+        def step(total, batch, *, key):
+            return total + batch.sum(), {"total": total}
+
+        stream = Stream(jnp.arange(5.0), batch_size=2)
+        run(step, jnp.zeros(()), stream, key=jax.random.key(0), epochs=3)  # 30.0: six batches of 2, three of 1
+
     Args:
       step: a pure function, the same object for the same method, so that it compiles once.
       state: the first state; copied, so that it outlives the first step, unless `donate`.
@@ -88,8 +114,8 @@ def run(
       key: a `jax.random` key; consumed.
       epochs: passes over the first stream.
       first_epoch: the number of the first of them, for a run that goes on with an earlier one's key.
-      max_steps: stop after so many steps, for timing; None runs every epoch to its end.
-      progress: called after every step (after every chunk of steps where the loop scans).
+      max_steps: stop after so many steps; None runs every epoch to its end.
+      progress: is called after every step (after every chunk of steps where the loop scans).
       scan: whether many steps are one XLA program. None scans on accelerators, where it removes launch gaps, and not
         on the CPU, where XLA runs convolutions inside a loop ten times slower.
       donate: whether the state's buffers are given away, which saves a copy; nothing else may use them.
@@ -103,37 +129,38 @@ def run(
     _validate.at_least(0, epochs=epochs)
     for i, stream in enumerate(streams):
         _validate.at_least(1, **{f"streams[{i}].batch_size": stream.batch_size, f"rows of streams[{i}]": len(stream)})
-    sent = any(isinstance(leaf, np.ndarray) for stream in streams for leaf in jax.tree.leaves(stream.rows))
-    scan = not sent and (jax.default_backend() != "cpu" if scan is None else scan)
+    sent = any(stream.in_host_memory for stream in streams)
+    scan = not sent and (not on_cpu() if scan is None else scan)
     state = state if donate else jax.tree.map(jnp.copy, state)
+
     data = tuple(stream.rows for stream in streams)
-    count, total = streams[0].batches, epochs * streams[0].batches
+    count = streams[0].batches
     plans = [_plan(stream, count) for stream in streams]
     for epoch in range(epochs):
+        order_key, step_key = jax.random.split(jax.random.fold_in(key, first_epoch + epoch))
+        orders = []
+        for i, stream in enumerate(streams):
+            order = _order(jax.random.fold_in(order_key, i), stream, count)
+            orders.append(np.asarray(order) if sent else order)  # rows in host memory are picked there
+
         left = count if max_steps is None else min(count, max(0, max_steps - epoch * count))
-        chunks = _chunks([plan[:left] for plan in plans], _SCAN if scan else 1)
-        epoch_key = jax.random.fold_in(key, first_epoch + epoch)
-        orders: tuple[Any, ...] = tuple(
-            _orders(jax.random.fold_in(epoch_key, i), s, count) for i, s in enumerate(streams)
-        )
-        if sent:
-            orders = jax.tree.map(np.asarray, orders)
-        for first, last in chunks:
-            starts = np.array([[plan[k][0] for plan in plans] for k in range(first, last)], np.int32)
+        for first, last in _chunks([plan[:left] for plan in plans], _SCAN if scan else 1):
             sizes = tuple(plan[first][1] for plan in plans)
-            steps = np.arange(first, last, dtype=np.int32)
+            starts = np.array([[plan[k][0] for plan in plans] for k in range(first, last)], np.int32)
+            numbers = np.arange(first, last, dtype=np.int32)
             if sent:
                 batches = _gather(data, orders, starts[0], sizes)
-                state, metrics = _sent(step, state, batches, steps[0], epoch_key)
+                state, metrics = _sent(step, state, batches, numbers[0], step_key)
+            elif last - first == 1:
+                state, metrics = _single(step, sizes, state, data, orders, starts[0], numbers[0], step_key)
             else:
-                advance = _scanned if last - first > 1 else _single
-                state, metrics = advance(step, sizes, state, data, orders, starts, steps, epoch_key)
+                state, metrics = _scanned(step, sizes, state, data, orders, starts, numbers, step_key)
             if progress is not None:
-                progress(Progress(epoch * count + last, total, metrics))
+                progress(Progress(epoch * count + last, epochs * count, metrics))
     return state
 
 
-def _orders(key: jax.Array, stream: Stream, count: int) -> jax.Array:
+def _order(key: jax.Array, stream: Stream, count: int) -> jax.Array:
     """The row numbers of as many passes as `count` batches need, `[passes * N]`."""
     n, passes = len(stream), -(-count // stream.batches)
     if stream.shuffle:
@@ -142,8 +169,9 @@ def _orders(key: jax.Array, stream: Stream, count: int) -> jax.Array:
         order = jnp.tile(jnp.arange(n), passes)
     if stream.subset is None:
         return order
+    # Subsets of different sizes share one compiled step: all orders are as long as all rows. The end is not read.
     total = jax.tree.leaves(stream.rows)[0].shape[0]
-    return jnp.pad(stream.subset[order], (0, passes * (total - n)))  # one shape for all subsets; the end is not read
+    return jnp.pad(stream.subset[order], (0, passes * (total - n)))
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -152,28 +180,32 @@ def _permutation(key: jax.Array, n: int) -> jax.Array:
 
 
 def _plan(stream: Stream, count: int) -> list[tuple[int, int]]:
-    """Start and size of each of `count` batches within the stream's orders."""
-    n, b = len(stream), stream.batch_size
-    at = [divmod(k, stream.batches) for k in range(count)]
-    return [(p * n + j * b, min(b, n - j * b)) for p, j in at]
+    """Start and size of each of `count` batches within the stream's order: 5 rows by 2 are (0, 2), (2, 2), (4, 1)."""
+    plan = []
+    for k in range(count):
+        number_of_pass, number_in_pass = divmod(k, stream.batches)
+        begin = number_in_pass * stream.batch_size
+        plan.append((number_of_pass * len(stream) + begin, min(stream.batch_size, len(stream) - begin)))
+    return plan
 
 
 def _chunks(plans: list[list[tuple[int, int]]], most: int) -> list[tuple[int, int]]:
-    """Splits the steps into runs of `most` steps of equal batch sizes; what does not fill one goes step by step."""
-    sizes = [tuple(size for _, size in batch) for batch in zip(*plans, strict=True)]
+    """First step and end of each program: `most` steps where so many have equal batch sizes, else one."""
+    sizes = [tuple(size for _, size in batches) for batches in zip(*plans, strict=True)]
     chunks, k = [], 0
     while k < len(sizes):
-        whole = sizes[k : k + most] == [sizes[k]] * most
-        chunks.append((k, k + most if whole else k + 1))
-        k = chunks[-1][1]
+        full = sizes[k : k + most] == [sizes[k]] * most
+        end = k + most if full else k + 1
+        chunks.append((k, end))
+        k = end
     return chunks
 
 
 def _gather(data: Any, orders: Any, start: Any, sizes: tuple[int, ...]) -> list[Any]:
     """One batch of each stream: on the device within `jax.jit`, else where the rows are."""
     batches = []
-    picked: Any
     for i, (rows, order) in enumerate(zip(data, orders, strict=True)):
+        picked: Any
         if isinstance(order, np.ndarray):
             picked = order[start[i] : start[i] + sizes[i]]
         else:
@@ -193,8 +225,8 @@ def _sent(step, state, batches, number, key):  # type: ignore[no-untyped-def]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _single(step, sizes, state, data, orders, starts, numbers, key):  # type: ignore[no-untyped-def]
-    return _call(step, state, _gather(data, orders, starts[0], sizes), numbers[0], key)
+def _single(step, sizes, state, data, orders, start, number, key):  # type: ignore[no-untyped-def]
+    return _call(step, state, _gather(data, orders, start, sizes), number, key)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)

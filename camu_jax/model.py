@@ -1,44 +1,52 @@
 """The one model interface: a pair of pure functions over variables, and adapters for Flax modules."""
 
 import dataclasses
-import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from camu_jax._value import by_value
 from camu_jax.types import Outputs
 
 Variables = dict[str, Any]  # {"params": tree of arrays, "batch_stats": tree of arrays, {} without BatchNorm}
 
 
 class Apply(Protocol):
-    """`(variables, x [B, *image], train) -> (Outputs, batch_stats)`; pure."""
+    """`(variables, x [B, *image], train, key) -> (Outputs, batch_stats)`; pure."""
 
-    def __call__(self, variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]: ...
+    def __call__(
+        self, variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None
+    ) -> tuple[Outputs, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A classifier as two pure functions.
+    """A classifier as two pure functions, which compare by what they compute: equal models compile a step once.
 
     Attributes:
       init: `key -> variables`, fresh parameters and statistics.
-      apply: `(variables, x, train) -> (Outputs, batch_stats)`. With `train=True` BatchNorm uses and records the
-        statistics of the batch; with `train=False` it uses the recorded ones and returns them unchanged. A model
-        without BatchNorm returns `{}`.
+      apply: `(variables, x, train, key) -> (Outputs, batch_stats)`. With `train=True` BatchNorm uses and records the
+        statistics of the batch, and layers such as Dropout draw from `key`; with `train=False` nothing is drawn, and
+        BatchNorm uses the recorded statistics, which are returned unchanged. A model without BatchNorm returns `{}`.
     """
 
     init: Callable[[jax.Array], Variables]
     apply: Apply
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "init", by_value(self.init))
+        object.__setattr__(self, "apply", by_value(self.apply))
+
     def eval(self, variables: Variables, x: jax.Array) -> Outputs:
-        """Outputs with the recorded BatchNorm statistics."""
+        """Outputs in evaluation mode: recorded BatchNorm statistics, nothing drawn."""
         return self.apply(variables, x, train=False)[0]
 
-    def train(self, variables: Variables, batches: Sequence[jax.Array]) -> tuple[list[Outputs], Any]:
+    def train(
+        self, variables: Variables, batches: Sequence[jax.Array], key: jax.Array | None = None
+    ) -> tuple[list[Outputs], Any]:
         """Outputs of several batches in training mode.
 
         A model without BatchNorm sees the batches joined, in one forward pass. With BatchNorm each batch is
@@ -47,24 +55,32 @@ class Model:
         Args:
           variables: `{"params", "batch_stats"}`.
           batches: images, each `[B_i, *image]`.
+          key: for layers that draw; consumed. None is for models that draw nothing.
 
         Returns:
           The outputs of each batch, and the batch statistics after the last.
         """
         if not variables["batch_stats"]:
-            joint, stats = self.apply(variables, jnp.concatenate(batches), train=True)
-            ends = [sum(len(b) for b in batches[: i + 1]) for i in range(len(batches) - 1)]
-            logits, embeddings = (jnp.split(part, ends) for part in (joint.logits, joint.embedding))
-            return [Outputs(*pair) for pair in zip(logits, embeddings, strict=True)], stats
+            joint, stats = self.apply(variables, jnp.concatenate(batches), train=True, key=key)
+            return _split(joint, [len(batch) for batch in batches]), stats
         outputs = []
-        for x in batches:
-            out, stats = self.apply(variables, x, train=True)
+        for i, x in enumerate(batches):
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            out, stats = self.apply(variables, x, train=True, key=own_key)
             variables = {**variables, "batch_stats": stats}
             outputs.append(out)
         return outputs, variables["batch_stats"]
 
 
-@functools.cache  # equal models give the same object, so a jitted step compiles once
+def _split(joint: Outputs, sizes: Sequence[int]) -> list[Outputs]:
+    """The outputs of joined batches, batch by batch."""
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(jax.tree.map(lambda a, start=start, size=size: a[start : start + size], joint))
+        start += size
+    return parts
+
+
 def in_bfloat16(model: Model) -> Model:
     """The model with forward and backward pass in bfloat16; parameters, batch statistics and outputs stay float32.
 
@@ -74,10 +90,10 @@ def in_bfloat16(model: Model) -> Model:
     def cast(tree: Any, dtype: Any) -> Any:
         return jax.tree.map(lambda a: a.astype(dtype), tree)
 
-    def apply(variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]:
+    def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         half = {**variables, "params": cast(variables["params"], jnp.bfloat16)}
         with jax.numpy_dtype_promotion("standard"):  # BatchNorm's float32 statistics meet bfloat16 images
-            outputs, stats = model.apply(half, x.astype(jnp.bfloat16), train=train)
+            outputs, stats = model.apply(half, x.astype(jnp.bfloat16), train=train, key=key)
         return cast(outputs, jnp.float32), cast(stats, jnp.float32)
 
     return Model(init=model.init, apply=apply)
@@ -99,32 +115,74 @@ def as_variables(variables: Any) -> Variables:
 def _as_outputs(result: Any) -> Outputs:
     if isinstance(result, Outputs):
         return result
+    if isinstance(result, jax.Array):
+        return Outputs(result, None)
     if isinstance(result, tuple) and len(result) == 2:
         return Outputs(*result)
-    raise TypeError(f"the module returned a {type(result).__name__}; allowed: the pair (logits, embedding), or Outputs")
+    raise TypeError(
+        f"the module returned a {type(result).__name__}; allowed: logits, the pair (logits, embedding), or Outputs"
+    )
 
 
-@functools.cache  # equal modules give the same object, so a jitted step compiles once
+def _same_dtypes(new: Any, old: Any) -> Any:
+    """`new` with the dtypes of `old`, so that a state keeps its types whatever the arithmetic was."""
+    if not jax.tree.leaves(old):
+        return new
+    return jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
+
+
+# What modules call the argument that tells training from evaluation, and whether it is true in training.
+_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+
+
+def _mode(parameters: Mapping[str, inspect.Parameter], train: bool) -> tuple[tuple[bool, ...], dict[str, bool]]:
+    """Arguments behind the images that put a call in training or evaluation mode: positional ones, and by name.
+
+    They are positional where they can be: `nn.remat` knows its static arguments by their number.
+    """
+    positional: list[bool] = []
+    named = {}
+    in_order = True
+    for name, parameter in list(parameters.items())[1:]:  # the first takes the images
+        if name not in _FLAGS:
+            in_order = False
+        elif in_order and parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            positional.append(train == _FLAGS[name])
+        else:
+            named[name] = train == _FLAGS[name]
+    return tuple(positional), named
+
+
 def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
     """A `Model` of a Flax Linen module.
 
     Args:
-      module: a `flax.linen.Module` whose `__call__(x)` or `__call__(x, train)` returns `(logits, embedding)` or
-        `Outputs`.
+      module: a `flax.linen.Module` whose `__call__(x)` returns `(logits, embedding)`, `Outputs`, or logits alone. Its
+        call may also take `train`, `training`, `is_training`, `deterministic` or `use_running_average`.
       image_shape: shape of one image, a tuple; used to make fresh variables.
     """
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+    from flax import errors
+
+    parameters = dict(list(inspect.signature(type(module).__call__).parameters.items())[1:])  # without self
 
     def init(key: jax.Array) -> Variables:
-        mode = {"train": False} if takes_train else {}
-        return as_variables(module.init(key, jnp.zeros((1, *image_shape)), **mode))
+        args, kwargs = _mode(parameters, train=False)
+        return as_variables(module.init(key, jnp.zeros((1, *image_shape)), *args, **kwargs))
 
-    def apply(variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]:
-        mode = {"train": train} if takes_train else {}
+    def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
+        args, kwargs = _mode(parameters, train)
         if not train:
-            return _as_outputs(module.apply(variables, x, **mode)), variables["batch_stats"]
-        result, updated = module.apply(variables, x, **mode, mutable=["batch_stats"])
-        return _as_outputs(result), updated.get("batch_stats", {})
+            return _as_outputs(module.apply(variables, x, *args, **kwargs)), variables["batch_stats"]
+        # Linen takes the stream `params` for every name that a layer asks for and that is not there.
+        rngs = {} if key is None else {"params": key, "dropout": jax.random.fold_in(key, 1)}
+        try:
+            result, updated = module.apply(variables, x, *args, **kwargs, rngs=rngs, mutable=["batch_stats"])
+        except errors.InvalidRngError as error:
+            raise ValueError(
+                "key is None; allowed in training: a jax.random key, as layers of the model draw"
+            ) from error
+        stats = updated.get("batch_stats", {})
+        return _as_outputs(result), _same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=init, apply=apply)
 
@@ -136,35 +194,62 @@ def from_nnx(make: Callable[[Any], Any], module: Any | None = None) -> tuple[Mod
 
     Args:
       make: builds a fresh module from `flax.nnx.Rngs`; used for `Model.init`.
-      module: the trained module, whose `__call__(x)` returns `(logits, embedding)` or `Outputs`; None takes a fresh
-        one of `make(nnx.Rngs(0))`.
+      module: the trained module, whose `__call__(x)` returns `(logits, embedding)`, `Outputs`, or logits alone; None
+        takes a fresh one of `make(nnx.Rngs(0))`. Its call may also take `rngs`, and a flag as in `from_linen`; layers
+        with a mode of their own, such as Dropout and BatchNorm, are switched by `nnx.view`.
 
     Returns:
-      The model, and `{"params", "batch_stats"}` as pure dicts.
+      The model, and its variables as pure dicts: `params`, and as `batch_stats` whatever else the module holds but
+      its random state.
     """
     from flax import nnx  # Linen users need not pay for it
 
     module = make(nnx.Rngs(0)) if module is None else module
-    views = {
-        train: nnx.view(module, use_running_average=not train, raise_if_not_found=False) for train in (True, False)
-    }
+    parameters = dict(inspect.signature(module.__call__).parameters)
 
     def parts(m: Any) -> Any:
-        return nnx.split(m, nnx.Param, nnx.BatchStat, ...)
+        """Graph, parameters, random state, and the rest."""
+        return nnx.split(m, nnx.Param, nnx.RngState, ...)
 
-    graphs = {train: parts(view)[0] for train, view in views.items()}
-    rest = parts(module)[3]
+    graphs = {}
+    for train in (True, False):
+        view = nnx.view(module, use_running_average=not train, deterministic=not train, raise_if_not_found=False)
+        graphs[train] = parts(view)[0]
+    random_state = jax.eval_shape(lambda: nnx.to_pure_dict(parts(module)[2]))
+    draws = bool(jax.tree.leaves(random_state)) or "rngs" in parameters
 
     def variables_of(m: Any) -> Variables:
-        _, params, stats, _ = parts(m)
-        return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(stats)}
+        _, params, _, rest = parts(m)
+        return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(rest)}
 
     def init(key: jax.Array) -> Variables:
         return variables_of(make(nnx.Rngs(key)))
 
-    def apply(variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]:
-        m = nnx.merge(graphs[train], variables["params"], variables["batch_stats"], rest)
-        outputs = _as_outputs(m(x))
-        return outputs, nnx.to_pure_dict(nnx.state(m, nnx.BatchStat)) if train else variables["batch_stats"]
+    def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
+        if train and draws and key is None:
+            raise ValueError("key is None; allowed in training: a jax.random key, as layers of the model draw")
+        key = jax.random.key(0) if key is None else key  # nothing is drawn in evaluation
+        m = nnx.merge(
+            graphs[train], variables["params"], _fresh_random_state(key, random_state), variables["batch_stats"]
+        )
+        args, kwargs = _mode(parameters, train)
+        streams = {"rngs": nnx.Rngs(jax.random.fold_in(key, 2**31))} if "rngs" in parameters else {}
+        outputs = _as_outputs(m(x, *args, **kwargs, **streams))
+        if not train:
+            return outputs, variables["batch_stats"]
+        return outputs, _same_dtypes(variables_of(m)["batch_stats"], variables["batch_stats"])
 
     return Model(init=init, apply=apply), variables_of(module)
+
+
+def _fresh_random_state(key: jax.Array, like: Any) -> Any:
+    """Random state of an NNX module, all of it from one key: keys folded by their place, counts 0."""
+    leaves, tree = jax.tree.flatten(like)
+    fresh = []
+    for i, leaf in enumerate(leaves):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            own = jax.random.fold_in(key, i)
+            fresh.append(jax.random.split(own, leaf.shape) if leaf.shape else own)
+        else:
+            fresh.append(jnp.zeros(leaf.shape, leaf.dtype))
+    return jax.tree.unflatten(tree, fresh)

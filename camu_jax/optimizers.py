@@ -1,23 +1,28 @@
 """The optimizers of the paper's code, as Optax transformations."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 
+LearningRate = float | Callable[[Any], Any]
+"""A number, or an Optax schedule."""
 
-@functools.cache  # the same settings give the same object, so a jitted step compiles once
-def adam_l2(learning_rate: float, l2: float = 1e-4) -> optax.GradientTransformation:
+
+def adam_l2(learning_rate: LearningRate, l2: float = 1e-4) -> optax.GradientTransformation:
     """Adam with L2 regularisation added to the gradient before the moments (not AdamW)."""
-    return optax.chain(optax.add_decayed_weights(l2), _adam(), optax.scale(-learning_rate))
+    return optax.chain(optax.add_decayed_weights(l2), _adam(), _descend(learning_rate))
 
 
-@functools.cache
-def sgd_l2(learning_rate: float, momentum: float = 0.0, l2: float = 0.0) -> optax.GradientTransformation:
+def sgd_l2(learning_rate: LearningRate, momentum: float = 0.0, l2: float = 0.0) -> optax.GradientTransformation:
     """Stochastic gradient descent; L2 is added to the gradient before the momentum."""
     trace = optax.trace(decay=momentum) if momentum else optax.identity()
-    return optax.chain(optax.add_decayed_weights(l2), trace, optax.scale(-learning_rate))
+    return optax.chain(optax.add_decayed_weights(l2), trace, _descend(learning_rate))
+
+
+def _descend(learning_rate: LearningRate) -> optax.GradientTransformation:
+    return optax.scale_by_learning_rate(learning_rate) if callable(learning_rate) else optax.scale(-learning_rate)
 
 
 def _adam() -> optax.GradientTransformation:

@@ -7,24 +7,24 @@ import jax
 import jax.numpy as jnp
 
 from camu_jax.images import Pipeline
-from camu_jax.loop import Listener
-from camu_jax.model import Model, Variables
+from camu_jax.model import Model, Variables, as_variables
+from camu_jax.splits import Rows, split
 from camu_jax.types import Examples, Outputs
 
 Aggregate = Literal["mean", "vote"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """An unlearning problem: a trained model, and what it shall forget and retain.
 
     Attributes:
       model: the model.
-      original: variables of the pre-unlearning model g_o; no method changes them.
+      original: variables of the pre-unlearning model g_o; no method changes them. Methods that do not start from it
+        (Retrain, SISA) take `{}` as well.
       forget: the forget set F, stored images.
       retain: the retain set R.
       pipeline: how stored images become inputs.
-      progress: hears of every step; None for silence.
     """
 
     model: Model
@@ -32,13 +32,37 @@ class Problem:
     forget: Examples
     retain: Examples
     pipeline: Pipeline = Pipeline()
-    progress: Listener | None = None
+
+    @classmethod
+    def from_rows(
+        cls, model: Model, variables: Variables, train: Examples, forget: Rows, *, pipeline: Pipeline = Pipeline()
+    ) -> "Problem":
+        """The problem of forgetting some rows of the training set. With two `Examples` at hand call the class itself.
+
+        Args:
+          model: the model.
+          variables: what it learned from `train`: `{"params", "batch_stats"}`, or `{"params"}` alone.
+          train: the training set, stored images.
+          forget: numbers of the rows to forget, each once, or a boolean mask over all rows.
+          pipeline: how stored images become inputs; the default takes uint8 pixels to [0, 1] and floats as they are.
+
+        Returns:
+          The problem; F and R are in the order of `train`.
+
+        Raises:
+          TypeError, ValueError: as `Problem.validate`, or as `camu_jax.splits.split`.
+        """
+        train.validate("train")
+        problem = cls(model, as_variables(variables), *split(train, forget), pipeline)
+        problem.validate()
+        return problem
 
     def validate(self) -> None:
         """Refuses a problem that no method could solve.
 
         Raises:
-          TypeError, ValueError: as `Examples.validate`, or image shapes or numbers of classes differ.
+          TypeError, ValueError: as `Examples.validate`, image shapes or numbers of classes differ, or the model does
+            not take the images or has another number of logits.
         """
         self.forget.validate("forget")
         self.retain.validate("retain")
@@ -52,6 +76,28 @@ class Problem:
                 f"forget.num_classes is {self.forget.num_classes}, retain.num_classes {self.retain.num_classes}; "
                 "allowed: the same"
             )
+        logits = self._logits_of_one_image()
+        if logits.shape != (1, self.forget.num_classes):
+            raise ValueError(
+                f"model returns logits of shape {logits.shape} for one image; allowed: "
+                f"{(1, self.forget.num_classes)}, as num_classes says"
+            )
+
+    def _logits_of_one_image(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the logits; nothing is computed."""
+
+        def logits(variables: Variables, x: jax.Array) -> jax.Array:
+            return Predictor((variables,), self.model, self.pipeline)(x).logits
+
+        variables = self.original or jax.eval_shape(self.model.init, jax.random.key(0))
+        image = jax.ShapeDtypeStruct((1, *self.forget.x.shape[1:]), self.forget.x.dtype)
+        try:
+            return jax.eval_shape(logits, variables, image)
+        except Exception as error:  # the model is the caller's, and so are its exceptions
+            raise ValueError(
+                f"model does not take images of shape {image.shape[1:]} and dtype {image.dtype} with these variables "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
 
 @jax.tree_util.register_dataclass
@@ -88,7 +134,7 @@ class Predictor:
         """Outputs for stored images `[B, h, w, c]`, in evaluation mode.
 
         An ensemble's logits are the logarithm of the joined probabilities (of the vote shares), so that ties of votes
-        go to the lowest class; its embedding is the members' side by side.
+        go to the lowest class; its embedding is the members' side by side, None where they tell none.
         """
         x = self.pipeline.clean(x)
         outputs = [self.model.eval(variables, x) for variables in self.members]
@@ -100,4 +146,5 @@ class Predictor:
             joined = jnp.log(jnp.mean(votes, axis=0) + 1e-6)
         else:
             joined = jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=0) - jnp.log(float(len(outputs)))
-        return Outputs(joined, jnp.concatenate([out.embedding for out in outputs], axis=-1))
+        embeddings = [out.embedding for out in outputs if out.embedding is not None]
+        return Outputs(joined, jnp.concatenate(embeddings, axis=-1) if embeddings else None)

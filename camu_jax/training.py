@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from camu_jax import _validate, loop, losses
+from camu_jax._value import by_value_transformation
 from camu_jax.images import Pipeline
 from camu_jax.model import Model, Variables
 from camu_jax.optimizers import adam_l2
-from camu_jax.types import Examples
+from camu_jax.types import Examples, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainSettings(Settings):
     """How a model is trained (A.2.4)."""
 
     epochs: int = 10
@@ -35,7 +36,7 @@ class TrainSettings:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Variables under one optimizer; `model`, `pipeline` and `optimizer` are static."""
+    """Variables under one optimizer; `model`, `pipeline`, `optimizer` are static and compare by what they compute."""
 
     variables: Variables
     opt_state: optax.OptState
@@ -48,7 +49,8 @@ class TrainState:
         cls, model: Model, variables: Variables, pipeline: Pipeline, optimizer: optax.GradientTransformation
     ) -> "TrainState":
         """The state before the first step."""
-        return cls(variables, optimizer.init(variables["params"]), model, pipeline, optimizer)
+        opt_state = optimizer.init(variables["params"])
+        return cls(variables, opt_state, model, pipeline, by_value_transformation(optimizer))
 
     def descend(self, gradient: Any, batch_stats: Any, *, decay: jax.Array | float = 1.0) -> "TrainState":
         """The state after one optimizer update with `gradient`, and with new batch statistics.
@@ -70,10 +72,11 @@ def train_step(state: TrainState, batch: Examples, *, key: jax.Array) -> tuple[T
 
 def cross_entropy_gradient(state: TrainState, batch: Examples, *, key: jax.Array) -> tuple[jax.Array, Any, Any]:
     """The mean cross-entropy of a minibatch of stored images, the new batch statistics, and the gradient."""
-    x = state.pipeline.training(key, batch.x)
+    augment_key, model_key = jax.random.split(key)
+    x = state.pipeline.training(augment_key, batch.x)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-        (out,), stats = state.model.train({**state.variables, "params": params}, [x])
+        (out,), stats = state.model.train({**state.variables, "params": params}, [x], model_key)
         return jnp.mean(losses.cross_entropy(out.logits, batch.y)), stats
 
     (loss, stats), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.variables["params"])
@@ -84,8 +87,9 @@ def train(
     key: jax.Array,
     model: Model,
     examples: Examples,
-    settings: TrainSettings,
+    settings: TrainSettings | None = None,
     *,
+    optimizer: optax.GradientTransformation | optax.Schedule | None = None,
     pipeline: Pipeline = Pipeline(),
     progress: loop.Listener | None = None,
 ) -> Variables:
@@ -95,9 +99,11 @@ def train(
       key: a `jax.random` key; consumed.
       model: the model.
       examples: the training set, stored images `[N, h, w, c]`.
-      settings: epochs, batch size, learning rate, L2.
+      settings: epochs, batch size, learning rate, L2; None is `TrainSettings()`.
+      optimizer: an Optax optimizer, in place of Adam with the settings' learning rate and L2; or an Optax schedule, in
+        place of the learning rate alone.
       pipeline: how stored images become inputs.
-      progress: hears of every step.
+      progress: is called after every step.
 
     Returns:
       The trained variables.
@@ -106,9 +112,10 @@ def train(
       TypeError, ValueError: as `Examples.validate`.
     """
     examples.validate("examples")
+    settings = settings or TrainSettings()
+    if not isinstance(optimizer, optax.GradientTransformation):  # a schedule, or None
+        optimizer = adam_l2(settings.learning_rate if optimizer is None else optimizer, settings.l2)
     init_key, loop_key = jax.random.split(key)
-    state = TrainState.create(
-        model, jax.jit(model.init)(init_key), pipeline, adam_l2(settings.learning_rate, settings.l2)
-    )
+    state = TrainState.create(model, jax.jit(model.init)(init_key), pipeline, optimizer)
     stream = loop.Stream(examples, settings.batch_size)
     return loop.run(train_step, state, stream, key=loop_key, epochs=settings.epochs, progress=progress).variables

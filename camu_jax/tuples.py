@@ -12,9 +12,12 @@ LabelRule = Literal["uniform", "retain"]
 
 
 def make_tuples(
-    key: jax.Array, F: Examples, R: Examples, *, labels: LabelRule = "uniform", replace: bool = True
+    key: jax.Array, F: Examples, R: Examples, *, labels: LabelRule = "retain", replace: bool = False
 ) -> Tuples:
     """Prepares the data that CaMU learns from (Algorithm 1).
+
+    The defaults are the preset `reference`, the authors' code, as are those of `init_camu`. `labels="uniform"` with
+    `replace=True` is the algorithm as the paper writes it (`Camu.paper().tuples`).
 
     Pure: works under `jax.jit` and `jax.vmap` over keys. Guarantees, for every key: the forget examples are F, in
     F's order; every retain example is a row of R; every mask entry lies in [0, 1); no counterfactual label equals
@@ -35,7 +38,7 @@ def make_tuples(
     Raises:
       TypeError: images are not floating, labels are not integer, or dtypes differ.
       ValueError: F or R is empty, shapes or numbers of classes differ, a label is out of range, a pixel is not
-        finite, or `labels` is unknown. Contents are checked outside `jax.jit` only.
+        finite, or `labels` is unknown. Contents are not checked where they are being traced.
     """
     F.validate("F")
     R.validate("R")
@@ -82,7 +85,7 @@ def draw_labels(key: jax.Array, y_f: jax.Array, y_r: jax.Array, num_classes: int
     return y_star.astype(y_f.dtype)
 
 
-def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelRule = "uniform") -> Tuples:
+def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelRule = "retain") -> Tuples:
     """Lines 3 to 6 of Algorithm 1, for retain examples already drawn.
 
     Args:

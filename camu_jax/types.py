@@ -37,7 +37,8 @@ class Examples:
     def validate(self, name: str) -> None:
         """Refuses examples that no method could use.
 
-        Labels and images are looked at only where they are concrete (outside `jax.jit`).
+        Labels and images are looked at only where they are concrete, which arrays that a jitted function closes over
+        are and its arguments are not.
 
         Args:
           name: what the caller calls these examples; it opens every message.
@@ -50,6 +51,14 @@ class Examples:
         _validate.examples(name, self.x, self.y, self.num_classes)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The hyperparameters of a method: a frozen dataclass that refuses wrong values when it is made.
+
+    Its class chooses the method: see `camu_jax.methods.METHODS`.
+    """
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outputs:
@@ -57,11 +66,11 @@ class Outputs:
 
     Attributes:
       logits: unnormalised log-probabilities, `[B, C]`.
-      embedding: the penultimate representation, `[B, D]`.
+      embedding: the penultimate representation, `[B, D]`; None where the model does not tell it.
     """
 
     logits: jax.Array
-    embedding: jax.Array
+    embedding: jax.Array | None
 
 
 @jax.tree_util.register_dataclass

@@ -1,21 +1,20 @@
-"""The command line of the runs: one frozen dataclass, made into flags."""
+"""The command line of the experiments: one frozen dataclass, made into flags."""
 
-import argparse
-import ast
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from camu_jax import Pipeline, TrainSettings, _validate, tasks
-from camu_jax.data import DATASETS
-from camu_jax.methods import CAMU_ABLATIONS, METHODS, Method
+import tyro
+
+from camu_jax import Pipeline, Settings, TrainSettings, _validate
+from camu_jax.data import Name
+from camu_jax.methods import METHODS, Method, method_of
+from camu_jax.methods.camu import ABLATIONS
 from experiments import flags
+from experiments.defaults import ModelSettings, Preset, defaults
 from experiments.flags import UsageError
-from experiments.settings import ModelSettings, Preset, defaults
-
-DatasetName = Literal["digit", "fashion", "c10", "c100", "tiny"]
-
+from experiments.tasks import kind_of
 
 AuditName = Literal["paper", "lira", "klom", "all"]
 
@@ -39,7 +38,35 @@ class AuditSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Common:
+    """What the commands that make results share."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of the split and of the methods."""
+    data_dir: str | None = None
+    """A prepared TFDS folder; without it TFDS's TFDS_DATA_DIR, then its default, then the download."""
+    out: str = "results"
+    """Folder of the results, <out>/<dataset>/<task>/<method>/seed<k>.json."""
+    checkpoint_dir: str = "checkpoints"
+    """Folder of the original models."""
+    cache_dir: str = "cache"
+    """Folder of compiled programs, decoded images and the audits' populations; safe to delete."""
+    limit: int | None = None
+    """Use only N training and at most N test examples, for a quick look."""
+    keep_models: bool = True
+    """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model."""
+    audit: tuple[AuditName, ...] = ()
+    """Also attack the unlearned models: paper, the paper's membership inference M and its like; lira, U-LiRA on shadow
+    models; klom, distance to retrained models; or all."""
+    devices: int = 1
+    """Split each minibatch over so many devices (of each process); the batch size stays that of all together."""
+    side_by_side: int = 1
+    """How many seeds of a method, or models of an audit, are made in one program. More than 1 is for a GPU that one
+    model does not fill; on a CPU it is slower."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Common):
     """Unlearns one task on one data set with several methods and prints them beside the paper's figures.
 
     The defaults below are those of the chosen --dataset, --task and --preset: add them before --help.
@@ -48,40 +75,18 @@ class Options:
     task: str = "data10"
     """What to forget: dataP, P percent of the training examples (1-90); classK or classK,L, whole classes;
     indices:FILE, the training examples whose numbers stand in a .npy or .txt file."""
-    dataset: DatasetName = "digit"
+    dataset: Name = "digit"
     """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download)."""
     methods: tuple[str, ...] = ("retrain", "camu")
     """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu, or all;
     the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of the split and of the methods."""
     preset: Preset = "reference"
     """CaMU as in the authors' code (reproduces the tables), or the equations as the paper writes them."""
-    data_dir: str | None = None
-    """A prepared TFDS folder; without it TFDS's TFDS_DATA_DIR, then its default, then the download."""
-    out: str = "results"
-    """Folder of the results, <out>/<dataset>/<task>/<method>/seed<k>.json."""
-    checkpoint_dir: str = "checkpoints"
-    """Folder of the original models."""
-    cache_dir: str = "cache"
-    """Folder of compiled programs and decoded images; safe to delete."""
-    limit: int | None = None
-    """Use only N training and at most N test examples, for a quick look."""
     validation: int = 0
     """Hold N training examples out and measure on them instead of the test set, for choosing settings."""
-    keep_models: bool = True
-    """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model."""
-    audit: tuple[AuditName, ...] = ()
-    """Also attack the unlearned models: paper, the paper's membership inference M and its like; lira, U-LiRA on shadow
-    models; klom, distance to retrained models; or all."""
     audits: AuditSettings = AuditSettings()
     stream: bool = False
     """Keep the images in host memory and send them minibatch by minibatch: for data larger than the device's memory."""
-    devices: int = 1
-    """Split each minibatch over so many devices (of each process); the batch size stays that of all together."""
-    side_by_side: int = 1
-    """How many seeds of a method, or models of an audit, are made in one program. More than 1 is for a GPU that one
-    model does not fill; on a CPU it is slower."""
     train_metrics: Literal["clean", "augmented"] = "clean"
     """Measure R_tr and F_tr on clean images, or on augmented ones as the paper did for CIFAR."""
     original_seed: int = 0
@@ -89,109 +94,99 @@ class Options:
     model: ModelSettings = ModelSettings()
     pipeline: Pipeline = Pipeline()
     original: TrainSettings = TrainSettings()
+    settings: Annotated[dict[str, Settings], tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=lambda: {method.name: cls() for cls, method in METHODS.items()}
+    )
+
+    def method(self, name: str) -> tuple[Method, Settings]:
+        """The method behind a name of `method_names()`, and its settings."""
+        base, _, ablation = name.partition(":")
+        settings = self.settings[base]
+        if ablation:
+            settings = dataclasses.replace(settings, **ABLATIONS[ablation])
+        return method_of(settings), settings
 
 
-def _config_class() -> type[Options]:
-    fields = [(name, entry.settings, dataclasses.field(default=entry.settings())) for name, entry in METHODS.items()]
-    config = dataclasses.make_dataclass("Config", fields, bases=(Options,), frozen=True, kw_only=True)
-    config.__doc__ = Options.__doc__
-    return config
+C = TypeVar("C", bound=Config)
 
 
-Config = _config_class()
-"""`Options` and the settings of every registered method, each under the method's name."""
+def method_names() -> tuple[str, ...]:
+    """What `Config.methods` may hold, apart from `all`."""
+    return (*(method.name for method in METHODS.values()), *(f"camu:{ablation}" for ablation in ABLATIONS))
 
 
-def parse(argv: Sequence[str] | None = None, config_class: type[Any] = Config, prog: str = "experiments/run.py") -> Any:
+def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:
     """Reads the command line.
 
     Args:
       argv: arguments; None is the process's own.
-      config_class: `Config`, or a dataclass that extends it.
+      default: a `Config`, or a dataclass that extends it.
       prog: the command that --help names.
 
     Returns:
-      A checked `Config`.
+      A checked config of the same class; its defaults are those of the data set, the task and the preset.
 
     Raises:
-      UsageError: an unknown flag or value, in one line.
-      SystemExit: with code 0, after --help.
+      UsageError: something that the types alone do not refuse, in one line.
+      SystemExit: with code 0 after --help, 2 after a wrong flag.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--task", "--dataset", "--preset"):
-        first.add_argument(flag, default=getattr(Options, flag[2:]))
-    try:
-        early, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UsageError(f"{error.argument_name}: {error.message}") from None
-    known = early.dataset in DATASETS and early.preset in ("reference", "paper")
-    default = config_class()
-    if known:
-        table = defaults(early.dataset, _kind(early.task), early.preset)
-        default = config_class(task=early.task, dataset=early.dataset, preset=early.preset, **table)
-    return check(flags.parse(argv, default, prog))
+    words = [word for word in argv if word not in ("-h", "--help")]
+    return check(flags.parse(argv, with_defaults(flags.parse(words, default, prog), default), prog))
 
 
-def changed(config: Any, assignment: str) -> Any:
-    """A config with one changed setting.
+def with_defaults(chosen: Config, config: C) -> C:
+    """A config with the data set, the task and the preset of another one, and their settings."""
+    found = defaults(chosen.dataset, kind_of(chosen.task), chosen.preset)
+    same = {name: getattr(chosen, name) for name in ("dataset", "task", "preset")}
+    return dataclasses.replace(config, **same, **found._asdict())
+
+
+def changed(config: C, assignments: Sequence[str]) -> C:
+    """A config with some settings changed.
 
     Args:
-      config: a `Config`.
-      assignment: `group.setting=value`, as in `camu.epochs=3` or `original.learning_rate=1e-4`.
+      config: a config.
+      assignments: `group.setting=value` each, as the flags are called: `camu.epochs=3`, `pipeline.mean=0.5`.
 
     Raises:
       UsageError: it is not of that form, there is no such setting, or the value is not allowed.
     """
-    name, equals, text = assignment.partition("=")
-    group, _, setting = name.partition(".")
-    if not equals or not dataclasses.is_dataclass(getattr(config, group, None)):
-        raise UsageError(f"setting {assignment!r} is unknown; allowed: group.setting=value as --help lists them")
-    old = getattr(config, group)
-    if setting not in {field.name for field in dataclasses.fields(old)}:
-        raise UsageError(f"setting {name} is unknown; allowed: what --help lists")
+    for text in assignments:
+        if "=" not in text or "." not in text.partition("=")[0]:
+            raise UsageError(f"setting {text!r} is unknown; allowed: group.setting=value as --help lists them")
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text  # a choice such as `vote`
-    try:
-        return dataclasses.replace(config, **{group: dataclasses.replace(old, **{setting: value})})
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"setting {assignment!r} is refused ({error})") from None
+        return flags.parse([f"--{text}" for text in assignments], config, "settings")
+    except SystemExit:
+        raise UsageError(f"setting {', '.join(assignments)} is refused; allowed: what --help lists") from None
 
 
-def _kind(task: str) -> tasks.Kind:
-    return "class" if task.startswith("class") else "data"
-
-
-NAMES = (*METHODS, *(f"camu:{ablation}" for ablation in CAMU_ABLATIONS))
-"""What `methods` may hold, apart from `all`."""
-
-
-def method(config: Any, name: str) -> tuple[Method, Any]:
-    """The method behind one of `NAMES`, and its settings."""
-    base, _, ablation = name.partition(":")
-    settings = getattr(config, base)
-    if ablation:
-        settings = dataclasses.replace(settings, **CAMU_ABLATIONS[ablation])
-    return METHODS[base], settings
-
-
-def check(config: Any) -> Any:
+def check(config: C) -> C:
     """Refuses what the types alone cannot: unknown or repeated methods and seeds. Replaces `all` by every method."""
-    names = [n for name in config.methods for n in (METHODS if name == "all" else [name])]
+    names = [n for name in config.methods for n in (config.settings if name == "all" else [name])]
     for name in names:
-        if name not in NAMES:
-            raise UsageError(f"methods holds {name!r}; allowed: all, {', '.join(NAMES)}")
+        if name not in method_names():
+            raise UsageError(f"methods holds {name!r}; allowed: all, {', '.join(method_names())}")
     if not names or len(set(names)) < len(names):
         raise UsageError(f"methods is {config.methods}; allowed: one or more different methods")
-    if not config.seeds or min(config.seeds) < 0 or len(set(config.seeds)) < len(config.seeds):
-        raise UsageError(f"seeds is {config.seeds}; allowed: one or more different numbers, 0 or greater")
+    seeds = (*config.seeds, config.original_seed)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise UsageError(
+            f"seeds is {config.seeds}, original_seed {config.original_seed}; allowed: one or more different numbers, "
+            "0 or greater and below 2^32"
+        )
     if config.side_by_side < 1 or config.side_by_side > 1 and config.stream:
         raise UsageError(f"side_by_side is {config.side_by_side}; allowed: 1 or more, and 1 with --stream")
-    if config.original_seed < 0:
-        raise UsageError(f"original_seed is {config.original_seed}; allowed: 0 or greater")
-    audit = tuple(get_args(AuditName)[:-1] if "all" in config.audit else dict.fromkeys(config.audit))
-    if "all" in config.audit and _kind(config.task) == "class":
-        audit = tuple(name for name in audit if name != "lira")  # it draws random forget sets
-    return dataclasses.replace(config, methods=tuple(names), audit=audit)
+    return dataclasses.replace(config, methods=tuple(names), audit=_audits(config))
+
+
+def _audits(config: Config) -> tuple[AuditName, ...]:
+    if "all" not in config.audit:
+        if "lira" in config.audit and kind_of(config.task) == "class":
+            raise UsageError(
+                f"audit lira does not go with task {config.task}; allowed: dataP or indices:FILE "
+                "(it draws random forget sets)"
+            )
+        return tuple(dict.fromkeys(config.audit))
+    every: tuple[AuditName, ...] = get_args(AuditName)[:-1]
+    return tuple(name for name in every if name != "lira" or kind_of(config.task) != "class")

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from experiments import paper
-from experiments.results import Result
+from experiments.store import Result
 
 if TYPE_CHECKING:
     from camu_jax import loop

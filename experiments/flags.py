@@ -1,11 +1,13 @@
-"""Flags from a dataclass, without JAX: what every command line shares."""
+"""Flags from a dataclass, and what every script's `main` does. Needs no JAX."""
 
-import contextlib
-import io
-import re
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tyro
+
+from experiments import console
 
 T = TypeVar("T")
 
@@ -14,31 +16,39 @@ class UsageError(ValueError):
     """Something the user must change; the message is one line."""
 
 
-def parse(argv: list[str], default: T, prog: str) -> T:
-    """Reads flags into a dataclass with tyro, whose boxed messages are folded into one line.
+def parse(argv: Sequence[str] | None, default: T, prog: str) -> T:
+    """Reads flags into a dataclass. Wrong ones are named by tyro on stderr.
 
     Args:
-      argv: arguments.
+      argv: arguments; None is the process's own.
       default: a dataclass; its fields are the flags and their defaults.
       prog: the command that --help names.
 
     Raises:
-      UsageError: an unknown flag or value, in one line.
-      SystemExit: with code 0, after --help.
+      SystemExit: with code 0 after --help, 2 after a wrong flag.
     """
-    printed = io.StringIO()
+    return tyro.cli(type(default), args=sys.argv[1:] if argv is None else argv, default=default, prog=prog)
+
+
+def command(script: Callable[[], int | None], *user_errors: type[Exception]) -> int:
+    """Runs a script and turns what went wrong into an exit code.
+
+    Args:
+      script: reads its command line and does its work; may return an exit code.
+      user_errors: further exceptions that the user must do something about, beside `UsageError`.
+
+    Returns:
+      0 done (or what the script returned), 2 something the user must change (said in one line), 130 interrupted.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow, which talks
+    wrong: tuple[type[Exception], ...] = (UsageError, *user_errors)
     try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(type(default), args=argv, default=default, prog=prog)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise UsageError(_one_line(printed.getvalue()))
-
-
-def _one_line(boxed: str) -> str:
-    """The message inside tyro's box, without its title and its help text."""
-    line = " ".join(re.sub(r"[\u2500-\u257f]", " ", boxed).split())
-    line = re.sub(r" ?(Argument helptext:|For full helptext|Similar options).*", "", line)
-    line = re.sub(r"^(Value error|Invalid choice|Parsing error|Missing argument) ", "", line)
-    return line if "allowed" in line or "Expected" in line else f"{line}; allowed: what --help lists"
+        return script() or 0
+    except SystemExit as stop:  # of tyro
+        return int(stop.code or 0)
+    except wrong as error:
+        console.fail(str(error))
+        return 2
+    except KeyboardInterrupt:
+        console.fail("interrupted; the same command goes on where this one stopped")
+        return 130

@@ -1,4 +1,4 @@
-"""A report from result files alone: tables beside the paper's, figures, one HTML page. Takes seconds, needs no JAX.
+"""A report from result files alone: tables beside the paper's, pictures, one HTML page. Takes seconds, needs no JAX.
 
 `python experiments/report.py --out=results`
 """
@@ -10,13 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/report.py` from anywhere
 
-from experiments import console, flags, results  # noqa: E402
-from experiments.reporting import build, collect, figures, html, markdown  # noqa: E402
+from experiments import console, flags, reporting  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Makes report.md, report.html and figures from the results of a folder."""
+class ReportOptions:
+    """Makes report.md, report.html and pictures from the results of a folder."""
 
     out: str = "results"
     """Folder of the results, <out>/<dataset>/<task>/<method>/seed<k>.json."""
@@ -24,7 +23,7 @@ class Options:
     """Folder of the report; without it <out>/report."""
 
 
-def run(options: Options) -> None:
+def run(options: ReportOptions) -> None:
     """Reads the results and writes the report.
 
     Raises:
@@ -32,29 +31,21 @@ def run(options: Options) -> None:
     """
     out = Path(options.out)
     target = Path(options.report_dir) if options.report_dir is not None else out / "report"
-    found = collect.load(out)
+    found = reporting.load(out)
     for reason in found.damaged:
         console.warn(f"{reason}; it is left out")
-    if not found.runs and not found.relearned:
+    if not found.results and not found.relearned:
         raise flags.UsageError(f"{out} holds no results; make some with experiments/run.py, or give another --out")
     try:
-        pictures = figures.save(figures.draw(found), target / "figures")
-        report = build.build(found, pictures)
-        for name, text in (("report.md", markdown.render(report, "figures")), ("report.html", html.render(report))):
-            results.write_text(target / name, text)
-            console.say(f"written: {target / name}")
+        for file in reporting.write(found, target):
+            console.say(f"written: {file}")
     except OSError as error:
         raise flags.UsageError(f"{target} cannot be written ({error}); give another --report_dir") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns 0 when done, 2 for what the user must change."""
-    try:
-        run(flags.parse(list(sys.argv[1:] if argv is None else argv), Options(), "experiments/report.py"))
-    except flags.UsageError as error:
-        console.fail(str(error))
-        return 2
-    return 0
+    """Runs the command line; returns the exit code."""
+    return flags.command(lambda: run(flags.parse(argv, ReportOptions(), "experiments/report.py")))
 
 
 if __name__ == "__main__":

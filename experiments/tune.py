@@ -8,21 +8,17 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/tune.py` from anywhere
 
-from experiments import environment  # noqa: E402
-
-environment.prepare(__name__)
-
-from experiments import cli, config, console, runner  # noqa: E402
-from experiments.cells import all_cells  # noqa: E402
-from experiments.session import open_session  # noqa: E402
+from camu_jax.data import DataError  # noqa: E402
+from experiments import config, console, flags, grid  # noqa: E402
+from experiments.experiment import open_experiment  # noqa: E402
+from experiments.job import jobs_of  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TuneConfig(config.Config):  # type: ignore[valid-type,misc]
+class TuneConfig(config.Config):
     """Runs one method with every combination of some settings, and prints them from best to worst.
 
     The score of random removal is T_s - |F_tr - T_s| (a retrained model is as good on F as on unseen examples), that of
@@ -41,23 +37,22 @@ Point = tuple[str, ...]
 """A combination: an assignment `method.setting=value` of each entry of the grid."""
 
 
-def points(grid: Sequence[str]) -> list[Point]:
+def points(entries: Sequence[str]) -> list[Point]:
     """All combinations."""
     axes = []
-    for entry in grid:
+    for entry in entries:
         name, _, values = entry.partition("=")
         axes.append([f"{name}={value}" for value in values.split(",")])
     return list(itertools.product(*axes))
 
 
-def applied(options: Any, point: Point) -> Any:
+def applied(options: TuneConfig, point: Point) -> TuneConfig:
     """The options with the settings of a point, and with a folder of its own.
 
     Raises:
       UsageError: an unknown method or setting, or a value that is not allowed.
     """
-    for assignment in point:
-        options = config.changed(options, assignment)
+    options = config.changed(options, point)
     return dataclasses.replace(options, out=str(Path(options.out, "_".join(point) or "default")))
 
 
@@ -68,31 +63,24 @@ def score(metrics: dict[str, float]) -> float:
     return metrics["T_s"] - abs(metrics["F_tr"] - metrics["T_s"])
 
 
-def run(options: Any) -> None:
+def run(options: TuneConfig) -> None:
     """Runs every combination that has no result yet, then prints all."""
     tried = [(point, applied(options, point)) for point in points(options.grid)]
-    session = open_session(options)
-    cells = [(point, cell) for point, o in tried for cell in all_cells(dataclasses.replace(session, config=o))]
-    todo = [cell for _, cell in cells if cell.read() is None]
-    runner.announce([cell for _, cell in cells], todo)
+    experiment = open_experiment(options)
     found = []
-    for point, cell in cells:
-        if (result := cell.read()) is None:
-            console.say(" ".join(point))
-            runner.complete([cell])
-            result = cell.read()
-        assert result is not None
-        found.append((score(result["metrics"]), point, cell, result))
-    for value, point, cell, result in sorted(found, key=lambda row: -row[0]):
+    for point, chosen in tried:
+        jobs = jobs_of(dataclasses.replace(experiment, config=chosen))
+        console.say(" ".join(point))
+        grid.run(jobs)
+        found += [(score(result["metrics"]), point, job, result) for job in jobs if (result := job.read())]
+    for value, point, job, result in sorted(found, key=lambda row: -row[0]):
         figures = console.metrics(result["metrics"])
-        console.say(
-            f"{value:7.2f}  {figures}  {result['seconds']:.0f} s  {cell.method}, seed {cell.seed}: {' '.join(point)}"
-        )
+        console.say(f"{value:7.2f}  {figures}  {result['seconds']:.0f} s  {job}: {' '.join(point)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return cli.run(lambda: run(config.parse(argv, TuneConfig, "experiments/tune.py")))
+    return flags.command(lambda: run(config.parse(argv, TuneConfig(), "experiments/tune.py")), DataError)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import Examples, Outputs, from_linen
+from camu_jax.methods import METHODS
 
 IMAGE, CLASSES, WIDTH = (4, 4, 1), 3, 5
+
+
+SETTINGS = {method.name: cls for cls, method in METHODS.items()}
+"""The settings class of each method by its name."""
 
 
 def assert_close(actual, expected, *, rtol=1e-5, atol=1e-6):

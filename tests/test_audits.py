@@ -2,19 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from camu_jax import data
-from camu_jax.attacks import lira
+from camu_jax import NegGrad
 from camu_jax.methods import METHODS
-from experiments import claims, config, population, reproduce, run, tune
-from experiments.cells import Cell
-from experiments.session import open_session
+from experiments import config, keys, reproduce, run, store, tune
 
+REPO = Path(__file__).resolve().parent.parent
 QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1"]
 
 
@@ -47,33 +44,49 @@ def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
 def test_lira_is_for_random_forget_sets(folders, capsys):
     assert run.main([*QUICK, *folders, "--task=class0", "--audit=lira"]) == 2
     assert "dataP or indices" in capsys.readouterr().err
-    parsed = config.parse(["--task=class0", "--audit=all"])
-    assert parsed.audit == ("paper", "klom") and config.parse(["--audit=all"]).audit == ("paper", "lira", "klom")
+
+    def audits(*argv):
+        return config.parse(argv, run.RunConfig(), "run.py").audit
+
+    assert audits("--task=class0", "--audit=all") == ("paper", "klom")
+    assert audits("--audit=all") == ("paper", "lira", "klom")
 
 
-def test_shadow_models_forget_every_example_of_their_half_once(folders, monkeypatch):
-    session = open_session(config.parse([*QUICK, *folders, "--task=data20", "--methods=unroll"]))
-    trained = []
+def test_no_two_draws_of_a_command_share_a_key(folders, tmp_path, monkeypatch):
+    """Every key of a run with all audits, by the name it was asked for: other names, other keys."""
+    asked = {}
+    named = keys.named
 
-    def cached(cell, what, label, count, make, examples):
-        trained.append((json.dumps(what), count))
-        return np.zeros((count, len(examples)), np.float32)
+    def record(seed, name):
+        asked[seed, name] = named(seed, name)
+        return asked[seed, name]
 
-    monkeypatch.setattr(population, "_cached", cached)
-    margins, state, halves = population.shadows(Cell(session, "unroll", 0), 6)
-    assert margins.shape == state.shape == (30, 150) and len(set(trained)) == 6
-    for half in range(6):
-        mine = state[halves == half]
-        inside = (mine != lira.NEVER).all(0)
-        assert inside.sum() == 75 and (mine[:, ~inside] == lira.NEVER).all()
-        assert ((mine == lira.FORGOTTEN).sum(0) == inside).all()
+    monkeypatch.setattr(keys, "named", record)
+    flags = [*QUICK, *folders, "--methods", "retrain", "unroll", "--audit=all", "--audits.models=2"]
+    assert run.main([*flags, "--audits.halves=6", "--audits.relearn_epochs=1", "--train_metrics=augmented"]) == 0
+    names = {name.split("/")[0] for _, name in asked}
+    assert names >= {"split", "method", "measure", "original", "audit", "population", "lira"}
+    data_of = {tuple(jax.random.key_data(key).tolist()) for key in asked.values()}
+    assert len(data_of) == len(asked) > 30
+    for method in ("retrain", "unroll"):
+        lira = result(tmp_path, method)["audits"]["lira"]
+        assert lira["models"] >= 6 and {"balanced_accuracy", "retained_auc"} <= set(lira)
+
+
+def test_nothing_else_derives_keys():
+    """A seed becomes a key in `experiments/keys.py`; commands, jobs and audits fold and split none."""
+    for file in (REPO / "experiments").glob("*.py"):
+        if file.name != "keys.py":
+            text = file.read_text()
+            assert "fold_in" not in text and "random.split" not in text, file.name
+            assert text.count("jax.random.key(") <= ("grid.py", "experiment.py").count(file.name), file.name
 
 
 def test_a_claim_is_exclusive_and_given_back(tmp_path):
     path = tmp_path / "results" / "seed0.json"
-    with claims.claim(path, wait=False) as first, claims.claim(path, wait=False) as second:
+    with store.claim(path, wait=False) as first, store.claim(path, wait=False) as second:
         assert first and not second
-    with claims.claim(path, wait=True) as again:
+    with store.claim(path, wait=True) as again:
         assert again
 
 
@@ -81,9 +94,9 @@ def test_a_claim_is_exclusive_and_given_back(tmp_path):
 
 
 def test_the_paper_is_four_data_sets_six_tasks_eight_methods():
-    chosen = reproduce.groups(reproduce.ReproduceOptions())
-    assert len(chosen) == 24 and sum(len(methods) for _, _, methods, _ in chosen) == 24 * 8 + 8 * 3
-    assert [group[1] for group in chosen if group[3]] == ["data10", "class0"] * 4
+    chosen = reproduce.parts(reproduce.ReproduceOptions())
+    assert len(chosen) == 24 and sum(len(part.methods) for part in chosen) == 24 * 8 + 8 * 3
+    assert [part.task for part in chosen if part.relearned] == ["data10", "class0"] * 4
 
 
 @pytest.mark.parametrize(
@@ -108,18 +121,18 @@ def test_a_wrong_part_is_refused_before_any_work(changes, hint):
 def test_a_failing_result_is_noted_and_the_others_are_made(folders, tmp_path, capsys, monkeypatch):
     part = ["--datasets=tiny", "--limit=150", "--tables=2", "--methods", "neggrad", "unroll", "--seeds=0", *folders]
     part += ["--figures", "4", "--relearn_epochs=1", "--set", "original.epochs=1", "neggrad.epochs=1"]
-    honest = METHODS["neggrad"]
+    honest = METHODS[NegGrad]
 
-    def broken(key, problem, settings):
+    def broken(key, problem, settings, *, progress):
         raise FloatingPointError("no luck")
 
-    monkeypatch.setitem(METHODS, "neggrad", honest._replace(unlearn=broken))
+    monkeypatch.setitem(METHODS, NegGrad, dataclasses.replace(honest, unlearn=broken))
     assert reproduce.main([*part, "--audit"]) == 1
     captured = capsys.readouterr()
     assert "neggrad, seed 0: FloatingPointError: no luck" in captured.err and "2 failed" in captured.out
     folder = tmp_path / "out" / "tiny" / "data10"
     assert (folder / "unroll" / "seed0.json").exists() and "no luck" in (folder / "neggrad/seed0.error.txt").read_text()
-    monkeypatch.setitem(METHODS, "neggrad", honest)
+    monkeypatch.setitem(METHODS, NegGrad, honest)
     assert reproduce.main([*part, "--audit", "--worker=1/2"]) == 0
     assert "2 of 4 results" in capsys.readouterr().out and not list(folder.rglob("*.error.txt"))
 
@@ -131,17 +144,3 @@ def test_tuning_ranks_what_was_tried_on_held_out_examples(folders, capsys):
     assert "50 validation examples" in printed and printed.count("unroll, seed 0: unroll.sigma=") == 2
     assert tune.main([*flags, "--grid", "unroll.foo=1"]) == 2
     assert "unroll.foo" in capsys.readouterr().err
-
-
-def test_held_out_examples_are_not_trained_on():
-    train_set = data.load("tiny", limit=400)[0]
-    from camu_jax import tasks
-
-    held, kept = tasks.hold_out(jax.random.key(0), train_set, 300)
-    assert len(held) == 300 and len(kept) == len(train_set) - 300
-    both = jnp.concatenate([held.x, kept.x]).reshape(len(train_set), -1)
-    np.testing.assert_array_equal(
-        np.unique(both, axis=0), np.unique(np.asarray(train_set.x).reshape(len(train_set), -1), axis=0)
-    )
-    with pytest.raises(ValueError, match="count"):
-        tasks.hold_out(jax.random.key(0), train_set, len(train_set))

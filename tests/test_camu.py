@@ -1,6 +1,7 @@
 """Algorithm 2: its objectives in float64 NumPy, its order, and that the step is pure, donated and composable."""
 
 import dataclasses
+import inspect
 
 import chex
 import jax
@@ -10,10 +11,10 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from camu_jax import CamuSettings, Tuples, camu_step, from_linen, init_camu, make_tuples
+from camu_jax import Camu, CamuLosses, Tuples, camu_step, from_linen, init_camu, make_tuples
 from camu_jax.camu import ce_loss, kl_loss
 from camu_jax.optimizers import adam_l2, sgd_l2
-from experiments.settings import defaults
+from experiments.defaults import defaults
 from tests.helpers import (
     IMAGE,
     NORMED,
@@ -28,7 +29,7 @@ from tests.helpers import (
     np_plain,
 )
 
-REFERENCE, PAPER = CamuSettings.reference(), CamuSettings.paper()
+REFERENCE, PAPER = Camu.reference().losses, Camu.paper().losses
 PRESETS = pytest.mark.parametrize("settings", [REFERENCE, PAPER], ids=["reference", "paper"])
 COMPOSED = pytest.mark.parametrize(
     ("model", "settings"), [(PLAIN, PAPER), (NORMED, REFERENCE)], ids=["plain", "batchnorm"]
@@ -41,7 +42,7 @@ SGD = dict(kl_optimizer=sgd_l2(0.05, l2=0.01), ce_optimizer=sgd_l2(0.3, l2=0.01)
 @pytest.fixture(scope="module")
 def S():
     """24 tuples, three minibatches."""
-    return make_tuples(jax.random.key(5), examples(1, 24), examples(2, 30))
+    return make_tuples(jax.random.key(5), examples(1, 24), examples(2, 30), labels="uniform", replace=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def np_objectives(params, batch, preset):
 
 @pytest.mark.parametrize("preset", ["reference", "paper"])
 def test_losses_equal_numpy(batch, preset):
-    params = start(PLAIN, getattr(CamuSettings, preset)())
+    params = start(PLAIN, getattr(Camu, preset)().losses)
     expected = np_objectives(params, batch, preset)
     assert min(expected) > 0.1
     assert_close(losses(params, batch), expected)
@@ -112,9 +113,15 @@ def test_the_kl_update_comes_before_the_ce_update(model, batch, settings):
     assert abs(float(too_early) - float(metrics["ce"])) > 1e-3
 
 
-def test_the_default_optimizers_are_two_adams_with_l2():
-    params = init_camu(PLAIN, fresh(PLAIN, 0), CamuSettings(kl_learning_rate=0.1, ce_learning_rate=0.2, l2=0.3))
-    assert params.kl_optimizer is adam_l2(0.1, 0.3) and params.ce_optimizer is adam_l2(0.2, 0.3)
+def test_the_defaults_belong_to_one_preset():
+    """Those of `make_tuples` and `init_camu` are those of the method's settings, and so the authors' code."""
+    params = init_camu(PLAIN, fresh(PLAIN, 0))
+    assert params.losses == Camu().losses == CamuLosses()
+    rule = inspect.signature(make_tuples).parameters
+    assert {name: rule[name].default for name in Camu().tuples} == Camu().tuples
+    given = init_camu(PLAIN, fresh(PLAIN, 0), kl_optimizer=adam_l2(4e-4, 1e-4), ce_optimizer=adam_l2(5e-4, 1e-4))
+    assert (params.kl_optimizer, params.ce_optimizer) == (given.kl_optimizer, given.ce_optimizer)
+    assert Camu().kl_learning_rate == 4e-4 and Camu().ce_learning_rate == 5e-4 and Camu().l2 == 1e-4
 
 
 def test_batch_statistics_go_through_r_f_f_r(batch):
@@ -146,7 +153,7 @@ def test_gradients_equal_finite_differences(model, batch, settings):
 
 def test_no_learning_rate_no_change(model, batch):
     """With the default optimizers, whose L2 term is not 0."""
-    params = init_camu(model, fresh(model, 0), CamuSettings(kl_learning_rate=0.0, ce_learning_rate=0.0))
+    params = init_camu(model, fresh(model, 0), kl_optimizer=adam_l2(0.0), ce_optimizer=adam_l2(0.0))
     for _ in range(3):
         params, _ = camu_step(params, batch)
     chex.assert_trees_all_equal(params.variables["params"], fresh(model, 0)["params"])
@@ -274,14 +281,29 @@ def test_nan_is_not_swallowed(batch, name):
 
 
 def test_equal_settings_compile_once(batch):
-    def run(**changes):
-        model = from_linen(Plain(), IMAGE)  # an equal module, not the same
-        settings = CamuSettings(kl_learning_rate=0.0123, ce_forget=0.0, ce_retain=0.0, **changes)
-        camu_step(init_camu(model, fresh(model, 0), settings), batch)
+    def run(rate=0.0123, **changes):
+        model = from_linen(Plain(), IMAGE)  # an equal module and equal optimizers, not the same
+        losses = CamuLosses(ce_forget=0.0, ce_retain=0.0, **changes)
+        with jax.numpy_dtype_promotion("standard"):  # Optax's Adam needs it
+            params = init_camu(
+                model, fresh(model, 0), losses, kl_optimizer=optax.adam(rate), ce_optimizer=optax.adam(rate)
+            )
+            camu_step(params, batch)
         return camu_step._cache_size()
 
     once = run()
-    assert run() == once < run(l2=0.5)
+    assert run() == once
+    assert run(kl_forget=0.25) == once + 1 and run(rate=0.5) == once + 2
+
+
+def test_a_state_keeps_its_dtypes(batch):
+    """bfloat16 parameters and statistics, in a scan, whose carry must not change."""
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), fresh(NORMED, 0))
+    with jax.numpy_dtype_promotion("standard"):
+        params = init_camu(NORMED, half, kl_optimizer=optax.sgd(0.1), ce_optimizer=optax.sgd(0.1))
+        stacked = jax.tree.map(lambda a: jnp.stack([a, a]), batch)
+        found, _ = jax.jit(lambda p, s: jax.lax.scan(camu_step, p, s))(params, stacked)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.variables, half)
 
 
 def test_defaults_are_the_authors_code():
@@ -290,21 +312,18 @@ def test_defaults_are_the_authors_code():
     expected |= dict(kl_forget=0.5, kl_retain=0.5, ce_forget=0.01, ce_retain=0.9, kl_reduction="sum")
     expected |= dict(kl_direction="target_model", counterfactual_embedding="frozen", labels="retain", replace=False)
     expected |= dict(pairing="independent", repeat=1)
-    assert dataclasses.asdict(CamuSettings.reference()) == dataclasses.asdict(CamuSettings()) == expected
-    assert init_camu(PLAIN, fresh(PLAIN, 0)).settings == CamuSettings.reference()
+    assert dataclasses.asdict(Camu.reference()) == dataclasses.asdict(Camu()) == expected
 
 
 def test_paper_is_the_text():
     """Weights 1, means, KL(model, target), current embeddings of F*, uniform labels, draws with replacement, tuples."""
     changes = {
-        name: value
-        for name, value in dataclasses.asdict(CamuSettings.paper()).items()
-        if value != getattr(CamuSettings(), name)
+        name: value for name, value in dataclasses.asdict(Camu.paper()).items() if value != getattr(Camu(), name)
     }
     expected = dict(kl_forget=1.0, kl_retain=1.0, ce_forget=1.0, ce_retain=1.0, kl_reduction="mean", replace=True)
     expected |= dict(kl_direction="model_target", counterfactual_embedding="current", labels="uniform", pairing="tuple")
     assert changes == expected
-    assert CamuSettings.paper(kl_forget=2.0, epochs=3).kl_forget == 2 and CamuSettings.reference(repeat=4).repeat == 4
+    assert Camu.paper(kl_forget=2.0, epochs=3).kl_forget == 2 and Camu.reference(repeat=4).repeat == 4
 
 
 @pytest.mark.parametrize("preset", ["reference", "paper"])
@@ -319,9 +338,9 @@ def test_paper_is_the_text():
     ],
 )
 def test_the_authors_table_of_settings(dataset, kind, epochs, ce, kl, repeat, preset):
-    found = defaults(dataset, kind, preset)["camu"]
+    found = defaults(dataset, kind, preset).settings["camu"]
     expected = dict(epochs=epochs, ce_learning_rate=ce, kl_learning_rate=kl, repeat=repeat)
-    assert found == getattr(CamuSettings, preset)(**expected)
+    assert found == getattr(Camu, preset)(**expected)
 
 
 NUMBERS = ("kl_learning_rate", "ce_learning_rate", "l2", *WEIGHTS)
@@ -339,7 +358,7 @@ BAD = [
 @pytest.mark.parametrize(("name", "value", "allowed"), BAD)
 def test_bad_settings_are_named(name, value, allowed):
     with pytest.raises(ValueError, match=f"{name} is .*{value}.*; allowed: {allowed}"):
-        CamuSettings(**{name: value})
+        Camu(**{name: value})
 
 
 @pytest.mark.parametrize("variables", [{}, {"batch_stats": {}}, None, {"params": {}, "cache": {}}])

@@ -9,7 +9,7 @@ from camu_jax import Examples, Model, Outputs, Pipeline, Predictor, accuracies, 
 from camu_jax.evaluate import outputs
 
 
-def _apply(variables, x, *, train):
+def _apply(variables, x, *, train, key=None):
     """Predicts the class that the only pixel names, moved on by `shift`."""
     pixel = x[:, 0, 0, :]
     classes = (pixel[:, 0].astype(jnp.int32) + variables["params"]["shift"]) % 4
@@ -82,7 +82,7 @@ def test_batches_and_their_ragged_end_change_nothing(predictor, batch_size):
 def test_augmentation_applies_to_forget_and_retain_set_only(key):
     """Stored images whose only bright pixel a crop may remove; the oracle then answers 0."""
 
-    def apply(variables, x, *, train):
+    def apply(variables, x, *, train, key=None):
         classes = (x.max((1, 2, 3)) > 0.5).astype(jnp.int32)
         return Outputs(jax.nn.one_hot(classes, 2), x.mean((1, 2))), {}
 

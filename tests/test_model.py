@@ -198,9 +198,9 @@ def test_variables_are_new_for_a_new_key(model):
 def test_without_batchnorm_batches_are_joined():
     variables, sizes = fresh(PLAIN), []
 
-    def apply(variables, x, *, train):
+    def apply(variables, x, *, train, key=None):
         sizes.append((len(x), train))
-        return PLAIN.apply(variables, x, train=train)
+        return PLAIN.apply(variables, x, train=train, key=key)
 
     outputs, stats = models_with(PLAIN, apply).train(variables, [X[:1], X[1:4], X[4:]])
     assert sizes == [(6, True)] and stats == {}
@@ -262,7 +262,9 @@ def test_linen_modules_give_their_own_outputs(model):
 
 
 def test_equal_linen_modules_are_one_model():
-    assert from_linen(Plain(), IMAGE) is PLAIN and from_linen(Plain(), (2, 2, 1)) is not PLAIN
+    again = from_linen(Plain(), IMAGE)
+    assert again is not PLAIN and again == PLAIN and hash(again) == hash(PLAIN)
+    assert from_linen(Plain(), (2, 2, 1)) != PLAIN and from_linen(Plain(4), IMAGE) != PLAIN
 
 
 class NnxPlain(nnx.Module):
@@ -347,22 +349,22 @@ def test_unlearning_a_linen_module(model):
 
 
 class Odd(nn.Module):
-    """Returns logits alone, a triple, or a list."""
+    """Returns a triple, or a list."""
 
     what: str
 
     @nn.compact
     def __call__(self, x):
         z = nn.Dense(CLASSES)(x.reshape(x.shape[0], -1))
-        return {"array": z, "triple": (z, z, z), "list": [z, z]}[self.what]
+        return {"triple": (z, z, z), "list": [z, z]}[self.what]
 
 
-@pytest.mark.parametrize(("what", "named"), [("array", r"\w+"), ("triple", "tuple"), ("list", "list")])
+@pytest.mark.parametrize(("what", "named"), [("triple", "tuple"), ("list", "list")])
 def test_a_module_that_returns_something_else_is_refused(what, named):
     model = from_linen(Odd(what), IMAGE)
     variables = model.init(jax.random.key(0))
     for train in (True, False):
-        with pytest.raises(TypeError, match=rf"returned a {named}; allowed: the pair \(logits, embedding\)"):
+        with pytest.raises(TypeError, match=rf"returned a {named}; allowed: logits, the pair \(logits, embedding\)"):
             model.apply(variables, X, train=train)
 
 
@@ -396,4 +398,4 @@ def test_bfloat16_computes_in_half_and_keeps_in_single():
     program = str(jax.make_jaxpr(lambda params: loss(params, half))(variables["params"]))
     products = [line for line in program.splitlines() if " dot_general[" in line]
     assert products and all("bf16" in line for line in products)
-    assert in_bfloat16(model) is half
+    assert in_bfloat16(model) == half

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from camu_jax import Pipeline, Problem, TrainSettings, evaluate, loop, parallel, train
-from camu_jax.methods import METHODS
+from camu_jax import Camu, Pipeline, Problem, TrainSettings, evaluate, loop, parallel, train, unlearn
 from camu_jax.optimizers import sgd_l2
 from camu_jax.problem import Predictor
 from camu_jax.training import TrainState, train_step
-from experiments import devices
-from experiments.devices import Hosts
+from experiments import machine
+from experiments.machine import Hosts
 from experiments.run import main
 from tests.helpers import NORMED, PLAIN, assert_close, examples, fresh
 
@@ -63,13 +62,12 @@ def test_training_on_eight_devices_is_training_on_one(model):
     assert_close(many, one)
 
 
-@pytest.mark.parametrize("name", ["camu"])
-def test_unlearning_on_eight_devices_is_unlearning_on_one(name):
-    quick = METHODS[name].settings(epochs=1, batch_size=16)
+def test_unlearning_on_eight_devices_is_unlearning_on_one():
+    quick = Camu(epochs=1, batch_size=16)
 
     def unlearned():
         problem = Problem(model=PLAIN, original=trained(PLAIN), forget=examples(1, 32), retain=examples(2, 48))
-        return METHODS[name].unlearn(jax.random.key(1), problem, quick).members
+        return unlearn(jax.random.key(1), problem, quick).members
 
     one = unlearned()
     with eight():
@@ -105,7 +103,7 @@ def test_audits_need_one_process(capsys):
 
 
 def test_one_process_agrees_with_itself():
-    assert devices.agree(True) and not devices.agree(False) and devices.primary()
+    assert machine.agree(True) and not machine.agree(False) and machine.primary()
 
 
 def free_port():

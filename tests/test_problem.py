@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from camu_jax import Examples, Model, Outputs, Pipeline, Predictor, Problem
@@ -11,6 +12,7 @@ from tests.helpers import assert_close, np_log_softmax
 
 X, Y = jnp.zeros((3, 4, 4, 1), jnp.uint8), jnp.array([0, 1, 2])
 GOOD = Examples(X, Y, 3)
+LOGITS_OF_3 = Model(lambda key: {}, lambda variables, x, *, train, key=None: (Outputs(x[:, :3, 0, 0], None), {}))
 BAD = {
     "no forget example": (dict(forget=GOOD[:0]), ValueError, "forget is empty"),
     "no retain example": (dict(retain=GOOD[:0]), ValueError, "retain is empty"),
@@ -19,20 +21,60 @@ BAD = {
     "shapes": (dict(retain=Examples(X[:, :3], Y, 3)), ValueError, "forget images are .* retain images"),
     "dtypes": (dict(retain=Examples(X.astype(jnp.float32), Y, 3)), ValueError, "forget images are .* retain images"),
     "classes": (dict(retain=Examples(X, Y, 4)), ValueError, "forget.num_classes is 3, retain.num_classes 4"),
+    "logits": (
+        dict(forget=Examples(X, Y, 4), retain=Examples(X, Y, 4)),
+        ValueError,
+        r"model returns logits of shape \(1, 3\) for one image; allowed: \(1, 4\)",
+    ),
+    "images": (
+        dict(model=Model(lambda key: {}, lambda variables, x, *, train, key=None: x.reshape(3))),
+        ValueError,
+        "model does not take images of shape",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_problem_is_refused_by_name(case):
     changes, error, message = BAD[case]
-    problem = Problem(model=MODEL, original={}, forget=GOOD, retain=GOOD)
+    problem = Problem(LOGITS_OF_3, {"params": {}, "batch_stats": {}}, GOOD, GOOD)
     problem.validate()
-    with pytest.raises(error, match=f"{message}.*allowed"):
+    with pytest.raises(error, match=message):
         dataclasses.replace(problem, **changes).validate()
 
 
+TEN = Examples(jnp.arange(160, dtype=jnp.uint8).reshape(10, 4, 4, 1), jnp.arange(10) % 3, 3)
+
+
+@pytest.mark.parametrize("rows", [[7, 2], np.array([2, 7]), jnp.arange(10) % 5 == 2])
+def test_rows_to_forget(rows):
+    """By number in any order, or by a mask; both parts keep the order of the training set."""
+    problem = Problem.from_rows(LOGITS_OF_3, {"params": {}}, TEN, rows)
+    assert problem.forget.x[:, 0, 0, 0].tolist() == [32, 112] and problem.original == {"params": {}, "batch_stats": {}}
+    assert problem.retain.y.tolist() == [0, 1, 0, 1, 2, 0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([], ValueError, "rows chooses 0 of 10 examples; allowed: 1 to 9"),
+        (range(10), ValueError, "rows chooses 10 of 10"),
+        ([3, 3], ValueError, "rows holds 3 twice"),
+        ([10], ValueError, "rows holds 10; allowed: 0 to 9"),
+        ([-1], ValueError, "rows holds -1"),
+        ([0.5], TypeError, "rows has dtype float64; allowed: row numbers, or a boolean mask"),
+        ([[1]], ValueError, r"rows has shape \(1, 1\)"),
+        ([True] * 9, ValueError, "rows is a mask of shape"),
+    ],
+)
+def test_wrong_rows_are_named(rows, error, message):
+    with pytest.raises(error, match=message):
+        Problem.from_rows(LOGITS_OF_3, {"params": {}}, TEN, rows)
+
+
 MODEL = Model(
-    lambda key: {}, lambda variables, x, *, train: (Outputs(variables["params"]["z"], variables["params"]["e"]), {})
+    lambda key: {},
+    lambda variables, x, *, train, key=None: (Outputs(variables["params"]["z"], variables["params"]["e"]), {}),
 )
 
 
@@ -79,7 +121,7 @@ def test_variables_are_those_of_a_single_model():
 
 
 def test_stored_images_pass_the_pipeline(key):
-    model = Model(lambda k: {}, lambda v, x, *, train: (Outputs(x[:, 0, 0], x[:, 0, 0]), {}))
+    model = Model(lambda k: {}, lambda v, x, *, train, key=None: (Outputs(x[:, 0, 0], x[:, 0, 0]), {}))
     x = jnp.full((2, 3, 3, 1), 51, jnp.uint8)
     out = Predictor(({"params": {}},), model, Pipeline(mean=(0.1,), std=(0.5,)))(x)
     assert_close(out.logits, [[0.2], [0.2]])

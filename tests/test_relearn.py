@@ -2,7 +2,8 @@
 
 import json
 
-from experiments.relearn import differences, main
+from experiments.relearn import main
+from experiments.reporting import differences
 
 FLAGS = ["--dataset=tiny", "--limit=150", "--seeds=0", "--methods", "retrain", "camu", "--relearn.epochs=2"]
 QUICK = ["--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1"]

@@ -1,4 +1,4 @@
-"""The report from result files made up here: rows, marks and averages worked out by hand, and the page's form."""
+"""The report from result files made up here: figures, marks and averages worked out by hand, and the page's form."""
 
 import html.parser
 import json
@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments import paper, report
-from experiments.reporting import audits, build, collect, distances, figures, markdown, tables
-from experiments.reporting import html as page
-from experiments.reporting.collect import Summary
+from experiments.reporting import differences, draw_relearning
+from experiments.reporting.tables import marks
 
 PROVENANCE = {
     "device": "Some GPU",
@@ -20,7 +19,7 @@ PROVENANCE = {
     "versions": {"jax": "0.10.2"},
     "git": "0123456789abcdef+changes",
 }
-BINS = {"edges": [-1, 0, 1, 2], "counts": [1, 2, 1]}
+BINS = {"forget_margin_histogram": {"edges": [-1, 0, 1, 2], "counts": [1, 2, 1]}}
 
 
 def write(out, dataset, task, method, seed, metrics, *, name="", **entries):
@@ -36,18 +35,53 @@ def data(r, f, t, **more):
     return {"R_tr": r, "F_tr": f, "T_s": t, **more}
 
 
-@pytest.fixture
-def out(tmp_path):
+def made(out):
+    """Makes the report of a folder of results and returns its Markdown."""
+    assert report.main([f"--out={out}"]) == 0
+    return (out / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def tables_of(markdown):
+    """The tables of a report: title, head of a row, column -> the lines of an entry, without signs of Markdown."""
+    found = {}
+    for block in markdown.split("\n### ")[1:]:
+        title, *lines = block.splitlines()
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+        if rows:
+            names, aligned, *entries = rows
+            heads = aligned.count("---")
+            columns = [name.strip() for name in names[heads:]]
+            found[title] = {
+                tuple(plain(head) for head in row[:heads]): dict(zip(columns, map(lines_of, row[heads:]), strict=True))
+                for row in entries
+            }
+    return found
+
+
+def lines_of(entry):
+    return [plain(line) for line in re.sub(r"\*\*(.*)\*\*", r"\1", entry).split("<br>")]
+
+
+def plain(text):
+    return text.replace("\\", "").strip()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
     """Digit, 10% data: Retrain and two methods, CaMU with two seeds; a class task; a data set without a paper."""
-    folder = tmp_path / "results"
-    outputs = {"forget_margin_histogram": BINS}
-    audit = {"auc": {"value": 0.6, "low": 0.5, "high": 0.7, "null": 0.5}, "layers": {"first": 2}, "seconds": 3}
-    write(folder, "digit", "data10", "retrain", 0, data(99.5, 98.5, 98.0, M=50.0), outputs=outputs)
-    write(
-        folder, "digit", "data10", "camu", 0, data(99.0, 99.0, 97.0, M=48.0), outputs=outputs, audits={"trace": audit}
-    )
-    write(folder, "digit", "data10", "camu", 1, data(99.4, 98.4, 98.0, M=49.0))
-    write(folder, "digit", "data10", "scrub", 0, data(90.0, 98.4, 97.5), seconds=8.0)
+    folder = tmp_path_factory.mktemp("results")
+    audit = {
+        "auc": {"value": 0.6, "low": 0.5, "high": 0.7, "null": 0.5},
+        "relearn_steps": {"value": None},
+        "histogram": [1, 2],
+        "settings": {"models": 8},
+        "seconds": 3,
+    }
+    again = {"auc": {"value": 0.7, "low": 0.45, "high": 0.8, "null": 0.52}, "seconds": 3}
+    write(folder, "digit", "data10", "retrain", 0, data(99.5, 98.5, 98.0, M=50.0), outputs=BINS)
+    write(folder, "digit", "data10", "camu", 0, data(99.0, 99.0, 97.0, M=48.0), outputs=BINS, audits={"trace": audit})
+    write(folder, "digit", "data10", "camu", 1, data(99.4, 98.4, 98.0, M=49.0), audits={"trace": again})
+    write(folder, "digit", "data10", "scrub", 0, data(90.0, 98.4, 97.5), seconds=8.0, audits={"trace": {"models": 2}})
     write(folder, "digit", "data10", "camu-finetune", 0, data(98.0, 98.0, 98.0))
     for method, r, f in (("retrain", 99.0, 0.0), ("camu", 98.0, 0.0), ("sisa", 97.0, 0.0), ("unroll", 99.5, 3.0)):
         write(folder, "digit", "class0", method, 0, {"R_tr": 99.0, "F_tr": f, "T_s": 89.0, "R_ts": r, "F_ts": f})
@@ -55,71 +89,70 @@ def out(tmp_path):
     write(folder, "tiny", "data10", "camu", 0, data(99.0, 96.0, 94.0))
     curve = [data(99.0, 97.0, 98.0), data(99.5, 97.0, 98.0)]
     write(folder, "digit", "data10", "camu", 0, {"before": 2.0, "after": 2.5}, name="relearn-", curve=curve)
+    made(folder)
     return folder
 
 
-@pytest.fixture
-def found(out):
-    return collect.load(out)
+@pytest.fixture(scope="module")
+def text(out):
+    return (out / "report" / "report.md").read_text(encoding="utf-8")
 
 
-def entries(table, *head):
-    row = next(row for row in table.rows if row.head == head)
-    return dict(zip(table.columns, row.entries, strict=True))
+@pytest.fixture(scope="module")
+def shown(text):
+    return tables_of(text)
 
 
-def tables_of(found):
-    values, mixed = collect.figures(found.runs), collect.mixed_settings(found.runs)
-    return {t.anchor: t for t in (*tables.paper_tables(values, mixed), *tables.further_tables(values, mixed))}
+ACCURACIES = "Table 2: accuracies, 10% data removal (%)"
+CLASSES = "Table 3: accuracies, class 0 removal (%)"
 
 
-def test_files_become_cells(found):
-    values = collect.figures(found.runs)
-    assert values["digit", "data10", "camu", "R_tr"] == Summary(pytest.approx(99.2), pytest.approx(0.08**0.5), 2)
-    assert values["digit", "data10", "camu:finetune", "T_s"] == Summary(98.0, None, 1)
-    assert [(r.method, r.seed) for r in found.relearned] == [("camu", 0)] and not found.damaged
+def test_only_tables_and_rows_with_figures_of_ours(shown):
+    assert [title.partition(":")[0] for title in shown] == [
+        *("Table 2", "Table 3", "Table 4", "Table 5", "Table 6"),
+        *("Average distance to Retrain", "CaMU", "Digit", "tiny", "Audit"),
+    ]
+    assert list(shown[ACCURACIES]) == [("Digit", "R_tr"), ("Digit", "F_tr"), ("Digit", "T_s ↑")]
+    assert list(shown["Table 5: time (s)"]) == [("10% data", "Digit"), ("class 0", "Digit")]
+    columns = ["Retrain", "NegGrad", "Boundary", "T-S", "SCRUB", "SISA", "Unroll", "CaMU"]
+    assert all(list(row) == columns for row in shown[ACCURACIES].values())
+    assert [metric for _, metric in shown["tiny: further measurements"]] == ["R_tr", "F_tr", "T_s ↑", "seconds"]
+    assert ("class 0", "R_ts ↑") not in shown["Digit: further measurements"]
 
 
-def test_only_tables_and_rows_with_cells_of_ours(found):
-    shown = tables_of(found)
-    assert list(shown) == ["table2", "table3", "table4", "table5", "table6", "further1", "further2"]
-    assert [row.head for row in shown["table2"].rows] == [("Digit", "R_tr"), ("Digit", "F_tr"), ("Digit", "T_s ↑")]
-    assert [row.head for row in shown["table5"].rows] == [("10% data", "Digit"), ("class 0", "Digit")]
-    assert shown["table2"].columns == ("Retrain", "NegGrad", "Boundary", "T-S", "SCRUB", "SISA", "Unroll", "CaMU")
-    assert shown["further2"].title.startswith("tiny") and len(shown["further2"].rows) == 4
+def test_an_entry_holds_ours_the_papers_and_the_difference(shown):
+    row = shown[ACCURACIES]["Digit", "R_tr"]
+    assert row["CaMU"] == ["99.20 ± 0.28*", "paper 99.24", "−0.04"]
+    assert row["Retrain"] == ["99.50", "paper 99.59", "−0.09"]
+    assert row["NegGrad"] == ["–", "paper 99.48*"]
+    assert shown["Table 5: time (s)"]["10% data", "Digit"]["SCRUB"] == ["8.00", "paper 34.61", "×0.23"]
+    further = shown["tiny: further measurements"]
+    assert further["10% data", "T_s ↑"] == {"Retrain": ["95.00"], "CaMU": ["94.00", "−1.00"]}
+    assert further["10% data", "seconds"] == {"Retrain": ["2.00"], "CaMU": ["2.00"]}
 
 
-def test_a_cell_holds_ours_the_papers_and_the_difference(found):
-    row = entries(tables_of(found)["table2"], "Digit", "R_tr")
-    assert row["CaMU"].text == "99.20 ± 0.28" and row["CaMU"].below == ("paper 99.24", "−0.04")
-    assert row["Retrain"].text == "99.50" and row["Retrain"].below == ("paper 99.59", "−0.09")
-    assert row["NegGrad"].text == "–" and row["NegGrad"].below == ("paper 99.48*",)
-    seconds = entries(tables_of(found)["table5"], "10% data", "Digit")
-    assert seconds["SCRUB"].below == ("paper 34.61", "×0.23")  # 8 / 34.61
-
-
-def test_marks_of_rows(found):
-    shown = tables_of(found)
-    f_tr = entries(shown["table2"], "Digit", "F_tr")  # Retrain 98.5; CaMU 98.7, SCRUB 98.4
-    assert (f_tr["SCRUB"].mark, f_tr["CaMU"].mark, f_tr["Retrain"].mark) == ("*", "", "")  # two: no second best
-    r_ts, f_ts = (entries(shown["table3"], "Digit", name) for name in ("R_ts ↑", "F_ts ↓"))
-    assert [r_ts[m].mark for m in ("Unroll", "CaMU", "SISA")] == ["*", "†", ""]
-    assert [f_ts[m].mark for m in ("Unroll", "CaMU", "SISA")] == ["", "*", "*"]
+def test_marks_of_rows(shown):
+    f_tr = shown[ACCURACIES]["Digit", "F_tr"]  # Retrain 98.5; CaMU 98.7, SCRUB 98.4: of two none is second best
+    assert [f_tr[m][0] for m in ("Retrain", "SCRUB", "CaMU")] == ["98.50", "98.40*", "98.70 ± 0.42"]
+    r_ts, f_ts = (shown[CLASSES]["Digit", name] for name in ("R_ts ↑", "F_ts ↓"))
+    assert [r_ts[m][0] for m in ("Unroll", "CaMU", "SISA")] == ["99.50*", "98.00†", "97.00"]
+    assert [f_ts[m][0] for m in ("Unroll", "CaMU", "SISA")] == ["3.00", "0.00*", "0.00*"]
 
 
 def test_marks():
     closest = {"retrain": 90.0, "a": 91.0, "b": 89.5, "c": 89.0, "d": 95.0}
-    assert tables.marks(closest, "T_s") == {"b": "*", "a": "†", "c": "†"}
-    assert tables.marks({"retrain": 5.0, "a": 1.001, "b": 0.999, "c": 2.0}, "seconds") == {"a": "*", "b": "*"}
-    assert tables.marks({"a": 1.0, "b": 2.0}, "R_ts") == {"b": "*"}
-    assert tables.marks({"a": 1.0, "b": 2.0}, "R_tr") == {}  # no Retrain to be close to
-    assert tables.marks({"retrain": 1.0, "a": 1.0}, "R_tr") == {}  # nobody to compete with
+    assert marks(closest, "T_s") == {"b": "*", "a": "†", "c": "†"}
+    assert marks({"retrain": 5.0, "a": 1.001, "b": 0.999, "c": 2.0}, "seconds") == {"a": "*", "b": "*"}
+    assert marks({"a": 1.0, "b": 2.0}, "R_ts") == {"b": "*"}
+    assert marks({"a": 1.0, "b": 2.0}, "R_tr") == {}  # no Retrain to be close to
+    assert marks({"retrain": 1.0, "a": 1.0}, "R_tr") == {}  # nobody to compete with
+    assert marks({"a": 1.0, "b": 2.0, "c": float("inf")}, "F_ts") == {"a": "*"}
 
 
 def test_marks_are_the_papers():
     def printed(table, dataset, metric):
         lines = [n for n in paper.lines() if (n.table, n.dataset, n.metric) == (table, dataset, metric)]
-        return tables.marks({n.method: n.value for n in lines}, metric)
+        return marks({n.method: n.value for n in lines}, metric)
 
     assert printed(2, "digit", "T_s") == {"neggrad": "*", "camu": "†"}
     assert printed(3, "digit", "R_ts") == {"camu": "*", "sisa": "†"}
@@ -127,56 +160,59 @@ def test_marks_are_the_papers():
     assert printed(7, "fashion", "M") == {"camu": "*", "camu:finetune": "†", "camu:no_counterfactual": "†"}
 
 
-def test_average_distances(found):
-    values = collect.figures(found.runs)
-    near = distances.to_retrain(values, distances.ACCURACIES)
-    # ours: 0.3, 0.2, 0.5, then R_ts 1, F_ts 0; the paper: 0.35, 0.33, 0.05, 0.41, 0
-    assert near["camu"] == (pytest.approx(0.4), pytest.approx(0.228), 5)
-    assert near["scrub"] == (pytest.approx(10.1 / 3), pytest.approx((0.34 + 0.43 + 0.07) / 3), 3)
-    assert near["camu:finetune"][2] == 3 and "retrain" not in near
-    attack = distances.to_retrain(values, ["M"])
-    assert attack == {"camu": (pytest.approx(1.5), pytest.approx(1.67), 1)}  # 48.5 - 50; 47.91 - 49.58
-    row = entries(distances.retrain_table(values), "CaMU")
-    assert [row[c].text for c in ("accuracies, ours", "accuracies, paper", "cells", "M, ours")] == [
-        "0.40",
-        "0.23",
-        "5",
-        "1.50",
-    ]
+def test_average_distance_to_retrain(shown):
+    rows = shown["Average distance to Retrain"]
+    names = ["accuracies, ours", "accuracies, paper", "entries", "M, ours", "M, paper", "entries of M"]
+    figures = {method: [entry for (entry,) in row.values()] for (method,), row in rows.items()}
+    assert all(list(row) == names for row in rows.values()) and "Retrain" not in figures
+    # ours: 0.3, 0.2, 0.5, then R_ts 1, F_ts 0; the paper: 0.35, 0.33, 0.05, 0.41, 0; M: 48.5 - 50 and 47.91 - 49.58
+    assert figures["CaMU"] == ["0.40", "0.23", "5", "1.50", "1.67", "1"]
+    assert figures["SCRUB"] == [f"{10.1 / 3:.2f}", f"{(0.34 + 0.43 + 0.07) / 3:.2f}", "3", "–", "–", "–"]
+    assert figures["Finetune"][2] == "3"
 
 
-def test_difference_of_camu_to_the_paper(found):
-    values = collect.figures(found.runs)
+def test_difference_of_camu_to_the_paper(shown):
     # Table 2: 99.2 - 99.24, 98.7 - 99.12, 97.5 - 98.98; Table 3: 98 - 99.22, 0 - 0
-    assert distances.to_paper(values, [2]) == {"digit": (pytest.approx(1.94 / 3), 3)}
-    assert distances.to_paper(values, [2, 3]) == {"digit": (pytest.approx(3.16 / 5), 5)}
-    assert [e.text for e in distances.paper_table(values).rows[0].entries] == ["0.65", "0.61", "0.63"]
+    (row,) = shown["CaMU: average difference to the paper's figures"].values()
+    assert list(row.values()) == [["0.65", "3 entries"], ["0.61", "2 entries"], ["0.63", "5 entries"]]
 
 
-def test_mixed_settings_are_noted(out):
-    write(out, "digit", "data10", "scrub", 1, data(90.0, 98.4, 97.5), settings={"scrub": {"epochs": 3}})
-    write(out, "digit", "data10", "retrain", 1, data(99, 98, 98), settings={"original": {"seed": 7, "epochs": 10}})
-    found = collect.load(out)
-    assert list(collect.mixed_settings(found.runs)) == [("digit", "data10", "scrub")]
-    row = entries(tables_of(found)["table2"], "Digit", "F_tr")
-    assert "seed 0 against seed 1: scrub was None" in row["SCRUB"].notes[0] and not row["CaMU"].notes
-    rendered = markdown.render(build.build(found, {}), "figures")
-    assert "made with different settings" in rendered and "<sup>" in rendered
+def test_audits(shown):
+    rows = shown["Audit: trace"]
+    camu, scrub = rows["Digit", "10% data", "CaMU"], rows["Digit", "10% data", "SCRUB"]
+    assert list(camu) == ["models", "auc", "relearn steps", "seconds"]
+    assert camu["auc"] == ["0.65 ± 0.071 [0.45, 0.8], null 0.51"] and camu["relearn steps"] == ["not finite"]
+    assert scrub == {"models": ["2"], "auc": ["–"], "relearn steps": ["–"], "seconds": ["–"]}
+
+
+def test_the_header(text):
+    assert "- Data sets: Digit, tiny\n- Tasks: 10% data, class 0\n- Methods: Retrain, SCRUB, CaMU, Finetune, " in text
+    assert "- Seeds: 0, 1\n- Results: 12 files\n- Devices: Some GPU (gpu)\n- JAX: 0.10.2\n" in text
+    # eleven results of 2 s, but one of 8 s; a curve of 2 s; audits of 3 s; twelve compilations of 1 s
+    assert "- Time: 48 s: 28 s unlearning, 2 s relearning, 6 s audits, 12 s compilation" in text
+
+
+def test_footnotes_are_numbered_in_order(text):
+    numbers = [int(n) for line in re.findall(r"^Notes: (.*)\.$", text, re.M) for n in line.split(", ")]
+    notes = re.findall(r"^(\d+)\. \S", text.split("## Notes")[1], re.M)
+    assert list(dict.fromkeys(numbers)) == [int(n) for n in notes] == list(range(1, len(notes) + 1))
+
+
+def test_mixed_settings_are_noted(tmp_path):
+    write(tmp_path, "digit", "data10", "camu", 0, data(90.0, 98.4, 97.5), settings={"camu": {"epochs": 2}})
+    write(tmp_path, "digit", "data10", "camu", 1, data(90.0, 98.4, 97.5), settings={"camu": {"epochs": 3}})
+    write(tmp_path, "digit", "data10", "scrub", 0, data(99, 98, 98))
+    write(tmp_path, "digit", "data10", "scrub", 1, data(99, 98, 98), settings={"original": {"seed": 7, "epochs": 10}})
+    text = made(tmp_path)
+    row = tables_of(text)[ACCURACIES]["Digit", "F_tr"]
+    number = re.fullmatch(r"98.40 ± 0.00<sup>(\d)</sup>", row["CaMU"][0])[1]
+    note = f"{number}. The seeds of this entry were made with different settings (seed 0 against seed 1: "
+    assert f"{note}camu.epochs was 2, now 3)." in plain(text) and row["SCRUB"][0] == "98.00 ± 0.00"
 
 
 def test_a_part_of_the_data_is_not_compared_with_the_paper(tmp_path):
     write(tmp_path, "digit", "data10", "camu", 0, data(90, 90, 90), settings={"limit": 400})
-    shown = tables_of(collect.load(tmp_path))
-    assert list(shown) == ["further1"] and shown["further1"].title.startswith("Digit (limit 400)")
-
-
-def test_audits(found):
-    (table,) = audits.audit_tables(found.runs)
-    assert table.title == "Audit: trace" and table.columns == ("auc", "layers.first", "seconds")
-    assert [e.text for e in table.rows[0].entries] == ["0.6 [0.5, 0.7], null 0.5", "2", "3"]
-    intervals = [{"value": 0.5, "low": 0.4, "high": 0.7}, {"value": 0.7, "low": 0.5, "high": 0.8}]
-    assert audits.show(intervals) == "0.6 ± 0.14 [0.4, 0.8]"
-    assert audits.show([True]) == "True" and audits.show([None]) == "–"
+    assert list(tables_of(made(tmp_path))) == ["Digit (limit 400): further measurements"]
 
 
 class Page(html.parser.HTMLParser):
@@ -198,43 +234,45 @@ class Page(html.parser.HTMLParser):
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
         self.ids += [value for name, value in attrs if name == "id"]
-        self.links += [value for name, value in attrs if name in ("href", "xlink:href", "src")]
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in self.void:
-            self.handle_endtag(tag)
+        self.links += [value for name, value in attrs if name in ("href", "src")]
 
     def handle_endtag(self, tag):
         assert self.open and self.open.pop() == tag, tag
 
 
-def test_the_page(out, capsys):
-    assert report.main([f"--out={out}"]) == 0
-    text = (out / "report" / "report.html").read_text()
+def test_the_page(out):
+    text = (out / "report" / "report.html").read_text(encoding="utf-8")
     found = Page(text)
     assert not re.search(r"https?://|//[a-z]+\.[a-z]|@import|<script", text)
+    pictures = [link for link in found.links if link.startswith("data:image/svg+xml;base64,")]
+    inside = [link for link in found.links if link not in pictures]
+    assert inside and all(link.startswith("#") and link[1:] in found.ids for link in inside)
     assert len(set(found.ids)) == len(found.ids)
-    assert all(link.startswith("#") and link[1:] in found.ids for link in found.links)
-    assert all(reference in found.ids for reference in re.findall(r"url\(#([^)]*)\)", text))
     assert found.headings[0] == 1 and all(b <= a + 1 for a, b in zip(found.headings, found.headings[1:]))
     assert ("html", {"lang": "en-GB"}) in found.tags and ("meta", {"charset": "utf-8"}) in found.tags
     assert all(attrs.get("scope") in ("col", "row") for tag, attrs in found.tags if tag == "th")
-    labels = [attrs["aria-label"] for tag, attrs in found.tags if tag == "figure"]
-    assert len(labels) == 7 and all(len(label) > 30 for label in labels)
+    alts = [attrs["alt"] for tag, attrs in found.tags if tag == "img"]
+    assert len(alts) == len(set(pictures)) == 7 and all(len(alt) > 30 and "<" not in alt for alt in alts)
     assert "prefers-color-scheme: dark" in text and "R<sub>tr</sub>" in text and "0123456789+changes" in text
-    names = {f.stem for f in (out / "report" / "figures").iterdir()}
-    assert names == {f.stem for f in (out / "report" / "figures").glob("*.png")}
-    assert "outputs-digit-data10" in names and "relearn-digit-data10" in names and "time-tiny" in names
-    described = (out / "report" / "report.md").read_text()
-    assert all((out / "report" / link).is_file() for link in re.findall(r"\]\(([^)]*)\)", described))
-    assert "- Seeds: 0, 1" in described and "Some GPU (gpu)" in described
-    assert not list((out / "report").rglob("*.partial*")) and "written" in capsys.readouterr().out
+    assert "<strong>98.40</strong>*" in text and "98.00†" in text
+
+
+def test_the_pictures(out, text):
+    linked = re.findall(r"!\[([^\]]{30,})\]\(([^)]*)\)", text.replace("\\[", "").replace("\\]", ""))
+    files = {(out / "report" / link).with_suffix("") for _, link in linked}
+    written = {file.with_suffix("") for file in (out / "report" / "pictures").iterdir()}
+    assert files == written and all(f.with_suffix(end).is_file() for f in files for end in (".png", ".svg"))
+    assert {f.name for f in files} == {
+        *("accuracy-digit-data10", "accuracy-digit-class0", "accuracy-tiny-data10"),
+        *("time-digit", "time-tiny", "outputs-digit-data10", "relearn-digit-data10"),
+    }
+    assert "CaMU from +2.00 to +2.50" in text and "tiny. 10% data, Retrain: 2 s, 0.00 points" in text
+    assert not list((out / "report").rglob("*.partial*"))
 
 
 @pytest.fixture
 def small(tmp_path):
-    """One result: one figure."""
+    """One result: one picture."""
     write(tmp_path / "small", "tiny", "data10", "retrain", 0, data(100.0, 95.0, 95.0))
     return tmp_path / "small"
 
@@ -242,36 +280,95 @@ def small(tmp_path):
 def test_the_same_results_make_the_same_files(small):
     contents = []
     for _ in range(2):
-        assert report.main([f"--out={small}"]) == 0
+        made(small)
         contents.append({f: f.read_bytes() for f in (small / "report").rglob("*") if f.is_file()})
     assert contents[0] == contents[1] and len(contents[0]) == 4
 
 
-def test_words_are_escaped(tmp_path):
-    write(tmp_path, "<b>|x", "data10", "a&b", 0, {"R_tr": 1.0})
-    built = build.build(collect.load(tmp_path), {})
-    Page(page.render(built))
-    assert "<b>" not in page.render(built) and "a&amp;b" in page.render(built)
-    assert r"\<b>\|x" in markdown.render(built, "figures")
+def test_curves_alone_are_drawn(tmp_path):
+    curve = [data(99.0, 97.0, 98.0), data(99.5, 97.0, 98.0)]
+    for seed, length in ((0, 1), (1, 2)):  # drawn as far as both go
+        write(tmp_path, "tiny", "data10", "camu", seed, {}, name="relearn-", curve=curve[:length])
+    assert "CaMU from +2.00 to +2.00" in made(tmp_path) and "# Relearning" in made(tmp_path)
 
 
-def test_histograms_that_do_not_fit_are_left_out(tmp_path):
-    bad = {"forget_margin_histogram": {"edges": [0, 1], "counts": [1, 2]}}
-    write(tmp_path, "tiny", "data10", "camu", 0, data(1, 1, 1), outputs=bad)
-    assert "Outputs on the forget set" not in figures.draw(collect.load(tmp_path))
+def test_tasks_whose_names_differ_in_signs_have_pictures_of_their_own(tmp_path):
+    for task in ("a+b", "a-b"):
+        write(tmp_path, "tiny", task, "retrain", 0, data(99, 99, 99))
+        write(tmp_path, "tiny", task, "camu", 0, data(1, 2, 3))
+    made(tmp_path)
+    assert len(list((tmp_path / "report" / "pictures").glob("accuracy-*.svg"))) == 2
 
 
-def test_a_damaged_file_is_named_and_skipped(small, tmp_path, capsys):
-    damaged = [small / "tiny" / "data10" / "sisa" / name for name in ("seed0.json", "relearn-seed0.json")]
-    damaged[0].parent.mkdir()
-    damaged[0].write_text('{"metrics": ')
-    damaged[1].write_text(json.dumps({"metrics": {}, "seconds": 1.0, "settings": {}}))
-    found = collect.load(small)
-    assert len(found.damaged) == 2 and [r.method for r in found.runs] == ["retrain"] and not found.relearned
+HOSTILE = "<script>alert(1)</script> [x](javascript:alert(1)) $\\frac{$ | ` **b** &lt; \ud800 \x01\n# x"
+
+
+def test_what_results_hold_is_escaped(tmp_path):
+    name = HOSTILE.replace("/", "~").replace("\ud800", "\udcff")  # as a folder may be named
+    curve = [data(1, 2, 3)]
+    entries = {"device": HOSTILE, "git": HOSTILE, "versions": {"jax": HOSTILE}, "outputs": BINS}
+    audits = {HOSTILE: {HOSTILE: {"value": 1}}}
+    metrics = {**data(1, 2, 3), HOSTILE: 5}
+    write(tmp_path, name, name, name, 0, metrics, audits=audits, settings={"limit": HOSTILE}, **entries)
+    write(tmp_path, name, name, name, 1, metrics, settings={"limit": HOSTILE, "x": HOSTILE})
+    write(tmp_path, name, name, "retrain", 0, metrics, settings={"limit": HOSTILE})
+    write(tmp_path, name, name, name, 0, {}, name="relearn-", curve=curve)
+    text = made(tmp_path)
+    for sign in ("<(?!br>|sup>|/sup>)", r"\[x", r"\]\(javascript", r"\$", "`", r"\*\*b", "&lt", r" \| ` "):
+        assert not re.search(rf"(?<!\\){sign}", text), sign
+    tables = tables_of(text)  # the pipes of the names end no column: every row has as many as its table
+    assert any(title.startswith("Audit") for title in map(plain, tables))
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    found = Page(page)
+    assert {tag for tag, _ in found.tags} <= {
+        *("html", "head", "meta", "title", "style", "body", "header", "main", "nav", "section", "div", "img", "p"),
+        *("h1", "h2", "h3", "dl", "dt", "dd", "ul", "ol", "li", "a", "table", "thead", "tbody", "tr", "th", "td"),
+        *("strong", "small", "span", "sup", "sub"),
+    }
+    assert not any(link.startswith("javascript") for link in found.links) and "&lt;script&gt;" in page
+
+
+NO_NUMBERS = [float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), 1e308, True, 1e-320]
+
+
+def test_numbers_that_are_none_end_in_no_traceback(tmp_path):
+    write(tmp_path, "digit", "data10", "retrain", 0, data(99, 99, 99), outputs=[1])
+    for i, value in enumerate(NO_NUMBERS):
+        bins = {"forget_margin_histogram": {"edges": [0, value], "counts": [value]}}
+        audit = {
+            "auc": {"value": value, "low": value, "high": value, "null": value},
+            "seconds": value,
+            "x": {},
+            "y": "z",
+        }
+        entries = {"seconds": value, "compile_seconds": value, "outputs": bins, "audits": {"trace": audit, "list": []}}
+        write(tmp_path, "digit", "data10", "scrub", i, data(value, value, value), **entries)
+        write(tmp_path, "digit", "data10", f"method{i}", 0, data(value, value, value), **entries)
+    shown = tables_of(made(tmp_path))
+    assert shown[ACCURACIES]["Digit", "R_tr"]["SCRUB"] == ["not finite", "paper 99.25"]
+    assert shown["Table 5: time (s)"]["10% data", "Digit"]["SCRUB"] == ["not finite", "paper 34.61"]
+
+
+def test_settings_and_provenance_of_any_form_end_in_no_traceback(tmp_path):
+    settings = {"limit": "<b>", "original": [1], "seed": {}}
+    entries = {"device": ["<i>"], "platform": None, "versions": [1], "git": 5, "audits": [1], "outputs": 5}
+    write(tmp_path, "digit", "data10", "camu", 0, {}, settings=settings, **entries)
+    assert "Digit (limit \\<b\\>)" in made(tmp_path)
+
+
+def test_a_damaged_file_is_named_and_left_out(small, tmp_path, capsys):
+    method = small / "tiny" / "data10" / "sisa"
+    write(small, "tiny", "data10", "sisa", 0, {}, name="relearn-")  # no curve
+    write(small, "tiny", "data10", "sisa", 1, {}, name="relearn-", curve=[data(float("nan"), 1, 1)])
+    (method / "seed0.json").write_text('{"metrics": ')
+    (method / "seed1.json").write_text(json.dumps({"metrics": {"R_tr": "x"}, "seconds": 1.0, "settings": {}}))
+    damaged = list(method.iterdir())
     assert report.main([f"--out={small}", f"--report_dir={tmp_path / 'elsewhere'}"]) == 0
-    warned = capsys.readouterr().err
-    assert all(str(file) in warned for file in damaged) and warned.count("warning:") == 2
-    assert (tmp_path / "elsewhere" / "report.html").is_file() and not (small / "report").exists()
+    said = capsys.readouterr()
+    assert all(str(file) in said.err for file in damaged) and said.err.count("warning:") == len(damaged) == 4
+    assert said.out.count("written") == 2
+    text = (tmp_path / "elsewhere" / "report.md").read_text(encoding="utf-8")
+    assert "- Methods: Retrain\n" in text and not (small / "report").exists()
 
 
 def test_nothing_to_report(tmp_path, capsys):
@@ -283,7 +380,7 @@ def test_nothing_to_report(tmp_path, capsys):
 
 def test_bad_flags(capsys):
     assert report.main(["--nonsense=1"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert "--nonsense" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written(small, capsys):
@@ -293,6 +390,23 @@ def test_a_folder_that_cannot_be_written(small, capsys):
     assert "--report_dir" in capsys.readouterr().err
 
 
-def test_no_jax_is_imported():
-    code = "import sys, experiments.report; sys.exit('jax' in sys.modules)"
+def test_no_jax_is_imported(small):
+    code = f"import sys; from experiments import report; report.main(['--out={small}']); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(report.__file__).parent.parent).returncode == 0
+    assert (small / "report" / "report.html").is_file()
+
+
+def test_relearning_is_drawn_for_other_scripts_too(tmp_path):
+    curves = {"retrain": [[2.0, 1.0, 0.5]], "camu": [[3.0, 2.0, 1.0], [2.5, 1.5, 1.0]], "$\\frac{$": [[1.0, 1.0, 1.0]]}
+    files = draw_relearning(tmp_path / "a", curves, "$\\frac{$ of tiny", "points")
+    again = draw_relearning(tmp_path / "b", curves, "$\\frac{$ of tiny", "points")
+    assert [f.name for f in files] == ["relearn.png", "relearn.svg"] and all(f.stat().st_size > 5000 for f in files)
+    assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
+    assert "of tiny" in files[1].read_text(encoding="utf-8")  # text stays text
+    changed = draw_relearning(tmp_path / "c", {**curves, "camu": [[3.0, 2.0, 1.5]]}, "$\\frac{$ of tiny", "points")
+    assert changed[1].read_bytes() != files[1].read_bytes()
+
+
+def test_differences_of_a_curve():
+    assert differences([data(9, 1, 5), data(9, 9, 5)]) == [8, 0]
+    assert differences([{**data(9, 1, 5), "R_ts": 8, "F_ts": 2}]) == [6]  # of test accuracies, in a class task

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from camu_jax import Problem, TrainSettings, data, from_linen, train
-from camu_jax.methods import METHODS
-from experiments import config, reproduce, run, together
-from experiments.cells import all_cells
-from experiments.session import open_session
+from camu_jax import Problem, TrainSettings, Unroll, data, from_linen, train, unlearn
+from camu_jax.audits import population
+from experiments import config, grid, reproduce, run
+from experiments.experiment import open_experiment
+from experiments.job import jobs_of
 from tests.helpers import Normed
 
 QUICK = ["--limit=150", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1", "--sisa.epochs=1"]
@@ -30,17 +30,15 @@ def test_models_side_by_side_are_those_made_one_by_one():
     model = from_linen(Normed(10), (28, 28, 1))
     digits = data.load("tiny")[0][:96]
     original = train(jax.random.key(0), model, digits, TrainSettings(epochs=1))
-    settings = METHODS["unroll"].settings()
 
-    def unlearn(key, rows):
-        problem = Problem(model=model, original=original, forget=digits[rows[:32]], retain=digits[rows[32:]])
-        return METHODS["unroll"].unlearn(key, problem, settings)
+    def make_one(key, rows):
+        return unlearn(key, Problem(model, original, digits[rows[:32]], digits[rows[32:]]), Unroll())
 
     keys = list(jax.random.split(jax.random.key(1), 2))
     rows = [jax.random.permutation(k, 96) for k in keys]
-    made = together.predict(unlearn, keys, rows)
+    made = population.make(make_one, list(zip(keys, rows, strict=True)), at_once=2)
     for k, row, predictor in zip(keys, rows, made):
-        alone = unlearn(k, row).variables
+        alone = make_one(k, row).variables
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), predictor.variables, alone)
 
 
@@ -80,8 +78,8 @@ def test_groups(folders):
     flags = ["--dataset=tiny", *QUICK, *folders, "--methods", "scrub", "camu", "--seeds", "0", "1", "2"]
 
     def grouped(*more):
-        cells = all_cells(open_session(config.parse([*flags, *more])))
-        return [[(cell.method, cell.seed) for cell in group] for group in together.groups(cells)]
+        jobs = jobs_of(open_experiment(config.parse([*flags, *more], run.RunConfig(), "run.py")))
+        return [[(job.method, job.seed) for job in group] for group in grid.groups(jobs)]
 
     assert [len(group) for group in grouped()] == [1] * 6 and grouped()[1] == [("camu", 0)]
     assert grouped("--side_by_side=2")[0] == [("scrub", 0), ("scrub", 1)]

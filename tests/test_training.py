@@ -1,13 +1,16 @@
 """One training step by hand, and whole runs on real digits."""
 
+from dataclasses import replace
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from camu_jax import Examples, Pipeline, Predictor, TrainSettings, accuracy, evaluate, train
-from camu_jax.optimizers import sgd_l2
+from camu_jax.optimizers import adam_l2, sgd_l2
 from camu_jax.training import TrainState, train_step
 from tests.helpers import (
     NORMED,
@@ -72,7 +75,26 @@ def test_settings_and_augmentation_matter(key):
         assert differ(train(key, PLAIN, stored, settings, pipeline=pipeline), plain)
 
 
-def test_progress_hears_every_step(key):
+def test_an_optax_optimizer_takes_the_place_of_adam(key):
+    """The settings' learning rate and L2 are then not read."""
+    same = train(key, PLAIN, D, QUICK, optimizer=adam_l2(QUICK.learning_rate, QUICK.l2))
+    chex.assert_trees_all_equal(same, train(key, PLAIN, D, QUICK))
+    given, other = (
+        train(key, PLAIN, D, settings, optimizer=optax.sgd(0.1))
+        for settings in (QUICK, replace(QUICK, learning_rate=0.5, l2=0.5))
+    )
+    chex.assert_trees_all_equal(given, other)
+    assert differ(given["params"], same["params"])
+
+
+def test_a_schedule_takes_the_place_of_the_learning_rate(key):
+    """An epoch is 3 steps: with a rate of 0 from then on the second one changes nothing."""
+    schedule = lambda count: jnp.where(count < 3, 0.01, 0.0)  # noqa: E731
+    assert_close(train(key, PLAIN, D, QUICK, optimizer=schedule), train(key, PLAIN, D, replace(QUICK, epochs=1)))
+    assert_close(train(key, PLAIN, D, QUICK, optimizer=lambda count: 0.01), train(key, PLAIN, D, QUICK))
+
+
+def test_progress_is_called_after_every_step(key):
     heard = []
     train(key, PLAIN, D, QUICK, progress=heard.append)
     assert [(p.step, p.steps) for p in heard] == [(i, 6) for i in range(1, 7)]

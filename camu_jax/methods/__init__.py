@@ -1,47 +1,82 @@
-"""Every unlearning method, by name. All have one signature: `unlearn(key, problem, settings) -> Predictor`."""
+"""Every unlearning method. All have one signature: `unlearn(key, problem, settings, *, progress) -> Predictor`."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-from camu_jax.camu import CamuSettings
+import jax
+
+from camu_jax import loop
 from camu_jax.methods import bad_teacher, boundary, camu, neggrad, retrain, scrub, sisa, unroll
-from camu_jax.problem import Predictor
-from camu_jax.training import TrainSettings
+from camu_jax.methods.bad_teacher import BadTeacher
+from camu_jax.methods.boundary import Boundary
+from camu_jax.methods.camu import Camu
+from camu_jax.methods.neggrad import NegGrad
+from camu_jax.methods.retrain import Retrain
+from camu_jax.methods.scrub import Scrub
+from camu_jax.methods.sisa import Sisa
+from camu_jax.methods.unroll import Unroll
+from camu_jax.problem import Predictor, Problem
+from camu_jax.types import Settings
 
 
-class Method(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Method:
     """A registry entry.
 
     Attributes:
-      unlearn: `(key, problem, settings) -> Predictor`.
-      settings: the frozen dataclass of its hyperparameters.
-      cost: `(problem, settings) -> forward-pass equivalents`, for estimates of time.
+      name: in small letters, as folders and flags are called.
+      unlearn: `(key, problem, settings, *, progress) -> Predictor`.
       uses_original: whether the original model's parameters influence the result.
       one_by_one: `settings -> bool`, whether it decides something outside of JAX, so that `jax.vmap` does not take it.
     """
 
+    name: str
     unlearn: Callable[..., Predictor]
-    settings: type[Any]
-    cost: Callable[..., float]
     uses_original: bool = True
-    one_by_one: Callable[[Any], bool] = lambda settings: False
+    one_by_one: Callable[..., bool] = lambda settings: False
 
 
-METHODS: dict[str, Method] = {
-    "retrain": Method(retrain.unlearn, TrainSettings, retrain.cost, uses_original=False),
-    "neggrad": Method(neggrad.unlearn, neggrad.NegGradSettings, neggrad.cost),
-    "boundary": Method(boundary.unlearn, boundary.BoundarySettings, boundary.cost),
-    "bad_teacher": Method(bad_teacher.unlearn, bad_teacher.BadTeacherSettings, bad_teacher.cost),
-    "scrub": Method(scrub.unlearn, scrub.ScrubSettings, scrub.cost, one_by_one=lambda s: s.rewind),
-    "sisa": Method(sisa.unlearn, sisa.SisaSettings, sisa.cost, uses_original=False, one_by_one=lambda s: True),
-    "unroll": Method(unroll.unlearn, unroll.UnrollSettings, unroll.cost),
-    "camu": Method(camu.unlearn, CamuSettings, camu.cost),
+METHODS: dict[type[Settings], Method] = {
+    Retrain: Method("retrain", retrain.unlearn, uses_original=False),
+    NegGrad: Method("neggrad", neggrad.unlearn),
+    Boundary: Method("boundary", boundary.unlearn),
+    BadTeacher: Method("bad_teacher", bad_teacher.unlearn),
+    Scrub: Method("scrub", scrub.unlearn, one_by_one=lambda settings: settings.rewind),
+    Sisa: Method("sisa", sisa.unlearn, uses_original=False, one_by_one=lambda settings: True),
+    Unroll: Method("unroll", unroll.unlearn),
+    Camu: Method("camu", camu.unlearn),
 }
-"""The registry, in the order of the paper's tables; add an entry to add a method."""
+"""The registry, by the class of the settings, in the order of the paper's tables; add an entry to add a method."""
 
-CAMU_ABLATIONS: dict[str, dict[str, float]] = {
-    "finetune": {"kl_forget": 0.0, "kl_retain": 0.0, "ce_forget": 0.0},
-    "no_counterfactual": {"kl_forget": 0.0, "ce_forget": 0.0},
-    "no_retain_embedding": {"kl_retain": 0.0},
-}
-"""The ablations of section 4.3 (Tables 6 and 7): changes of `CamuSettings`, for `dataclasses.replace`."""
+
+def method_of(settings: Settings) -> Method:
+    """The method that settings belong to.
+
+    Raises:
+      TypeError: they belong to none.
+    """
+    if type(settings) not in METHODS:
+        allowed = ", ".join(cls.__name__ for cls in METHODS)
+        raise TypeError(f"settings is a {type(settings).__name__}; allowed: {allowed}")
+    return METHODS[type(settings)]
+
+
+def unlearn(
+    key: jax.Array, problem: Problem, settings: Settings, *, progress: loop.Listener | None = None
+) -> Predictor:
+    """Unlearns the forget set with the method that the settings belong to.
+
+    Args:
+      key: a `jax.random` key; consumed.
+      problem: the trained model, and what it shall forget and retain; nothing of it is changed.
+      settings: of one of the classes in `METHODS`, for example `Camu()` or `Retrain(epochs=5)`.
+      progress: is called after every step.
+
+    Returns:
+      The unlearned model.
+
+    Raises:
+      TypeError: `settings` belongs to no method, or as `Problem.validate`.
+      ValueError: as `Problem.validate`.
+    """
+    return method_of(settings).unlearn(key, problem, settings, progress=progress)

@@ -19,12 +19,13 @@ from camu_jax.model import Variables
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainSettings, TrainState, train
+from camu_jax.types import Settings
 
 Teachers = Literal["official", "retrained"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BadTeacherSettings:
+class BadTeacher(Settings):
     """Bad teaching. The official notebook has minibatches of 256 and a learning rate of 1e-4."""
 
     epochs: int = 1
@@ -90,7 +91,8 @@ class Lesson:
 def step(state: BadTeacherState, batch: Lesson, *, key: jax.Array) -> tuple[BadTeacherState, dict[str, jax.Array]]:
     """One update by L."""
     student = state.student
-    x = student.pipeline.training(key, batch.x)
+    augment_key, model_key = jax.random.split(key)
+    x = student.pipeline.training(augment_key, batch.x)
     target = batch.target
     if target is None:
         bad, good = (student.model.eval(teacher, x).logits for teacher in state.teachers)
@@ -98,7 +100,7 @@ def step(state: BadTeacherState, batch: Lesson, *, key: jax.Array) -> tuple[BadT
     target = jax.lax.stop_gradient(target)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-        (out,), stats = student.model.train({**student.variables, "params": params}, [x])
+        (out,), stats = student.model.train({**student.variables, "params": params}, [x], model_key)
         divergence = losses.distillation_kl(out.logits, target, temperature=state.temperature)
         return jnp.mean(divergence) / out.logits.shape[-1], stats
 
@@ -106,12 +108,14 @@ def step(state: BadTeacherState, batch: Lesson, *, key: jax.Array) -> tuple[BadT
     return dataclasses.replace(state, student=student.descend(gradient, stats)), {"loss": loss}
 
 
-def unlearn(key: jax.Array, problem: Problem, settings: BadTeacherSettings) -> Predictor:
+def unlearn(
+    key: jax.Array, problem: Problem, settings: BadTeacher, *, progress: loop.Listener | None = None
+) -> Predictor:
     """Distils both teachers into the original model. Where nothing is augmented, each example asks its teacher once."""
     problem.validate()
     s, model, pipeline = settings, problem.model, problem.pipeline
     rows_key, teacher_key, loop_key = jax.random.split(key, 3)
-    rows = jax.random.permutation(rows_key, len(problem.retain))[: _retain_rows(problem, s)]
+    rows = jax.random.permutation(rows_key, len(problem.retain))[: round(s.retain_share * len(problem.retain))]
     retain = problem.retain[rows]
     teachers: Any = make_teachers(teacher_key, problem, s)
 
@@ -126,15 +130,11 @@ def unlearn(key: jax.Array, problem: Problem, settings: BadTeacherSettings) -> P
     student = TrainState.create(model, problem.original, pipeline, adam_l2(s.learning_rate, s.l2))
     state = BadTeacherState(student, teachers, s.temperature)
     stream = loop.Stream(lessons, s.batch_size)
-    state = loop.run(step, state, stream, key=loop_key, epochs=s.epochs, progress=problem.progress)
+    state = loop.run(step, state, stream, key=loop_key, epochs=s.epochs, progress=progress)
     return Predictor((state.student.variables,), model, pipeline)
 
 
-def _retain_rows(problem: Problem, settings: BadTeacherSettings) -> int:
-    return round(settings.retain_share * len(problem.retain))
-
-
-def make_teachers(key: jax.Array, problem: Problem, settings: BadTeacherSettings) -> tuple[Variables, Variables]:
+def make_teachers(key: jax.Array, problem: Problem, settings: BadTeacher) -> tuple[Variables, Variables]:
     """The bad and the good teacher."""
     if settings.teachers == "official":
         return jax.jit(problem.model.init)(key), problem.original
@@ -144,13 +144,3 @@ def make_teachers(key: jax.Array, problem: Problem, settings: BadTeacherSettings
         for k, examples in zip(jax.random.split(key), (problem.forget, problem.retain), strict=True)
     )
     return bad, good
-
-
-def cost(problem: Problem, settings: BadTeacherSettings) -> float:
-    """Forward-pass equivalents: 3 for each example and epoch, its teacher's once (both in each epoch if augmented)."""
-    rows = len(problem.forget) + _retain_rows(problem, settings)
-    once, each = (1.0, 3.0) if problem.pipeline.augment == "none" else (0.0, 5.0)
-    total = rows * (once + each * settings.epochs)
-    if settings.teachers == "retrained":
-        total += 3.0 * settings.teacher_epochs * (len(problem.forget) + len(problem.retain))
-    return total

@@ -21,13 +21,13 @@ from camu_jax.model import Model, Variables
 from camu_jax.optimizers import sgd_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState, train_step
-from camu_jax.types import Examples, Outputs
+from camu_jax.types import Examples, Outputs, Settings
 
 Variant = Literal["shrink", "expand"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BoundarySettings:
+class Boundary(Settings):
     """Boundary Shrink or Expand. The official learning rate, 1e-5, is that of another network; tune it."""
 
     variant: Variant = "shrink"
@@ -114,7 +114,6 @@ def _nearest(
     return jnp.argmax(others(logits), axis=-1).astype(batch.y.dtype), crossed
 
 
-@functools.cache  # equal models give the same object, so a jitted step compiles once
 def expanded(model: Model, image_shape: tuple[int, ...]) -> Model:
     """The model with one more class: its logit is a linear function of the embedding, `params["shadow"]`.
 
@@ -126,9 +125,9 @@ def expanded(model: Model, image_shape: tuple[int, ...]) -> Model:
         model_key, shadow_key = jax.random.split(key)
         return expand(shadow_key, model, model.init(model_key), image_shape)
 
-    def apply(variables: Variables, x: jax.Array, *, train: bool) -> tuple[Outputs, Any]:
+    def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         params = variables["params"]
-        out, stats = model.apply({**variables, "params": params["model"]}, x, train=train)
+        out, stats = model.apply({**variables, "params": params["model"]}, x, train=train, key=key)
         shadow = out.embedding @ params["shadow"]["kernel"] + params["shadow"]["bias"].reshape(1, 1)
         return Outputs(jnp.concatenate([out.logits, shadow], axis=-1), out.embedding), stats
 
@@ -146,8 +145,13 @@ def expand(key: jax.Array, model: Model, variables: Variables, image_shape: tupl
 
     Returns:
       `{"params": {"model", "shadow"}, "batch_stats"}`.
+
+    Raises:
+      ValueError: the model returns no embedding.
     """
     out = jax.eval_shape(model.eval, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    if out.embedding is None:
+        raise ValueError("model returns no embedding; allowed with variant expand: (logits, embedding)")
     width, classes = out.embedding.shape[-1], out.logits.shape[-1]
     scale = (2 / (width + classes + 1)) ** 0.5
     shadow = {
@@ -157,7 +161,9 @@ def expand(key: jax.Array, model: Model, variables: Variables, image_shape: tupl
     return {**variables, "params": {"model": variables["params"], "shadow": shadow}}
 
 
-def unlearn(key: jax.Array, problem: Problem, settings: BoundarySettings) -> Predictor:
+def unlearn(
+    key: jax.Array, problem: Problem, settings: Boundary, *, progress: loop.Listener | None = None
+) -> Predictor:
     """Moves the decision boundary over the forget set; the retain set is not read.
 
     As in the official code nothing is augmented: the nearest label belongs to the clean image. The result's `info`
@@ -181,14 +187,8 @@ def unlearn(key: jax.Array, problem: Problem, settings: BoundarySettings) -> Pre
         model = expanded(model, image_shape)
     state = TrainState.create(model, variables, pipeline, sgd_l2(s.learning_rate, s.momentum, s.l2))
     stream = loop.Stream(relabelled, s.batch_size)
-    state = loop.run(train_step, state, stream, key=loop_key, epochs=s.epochs, progress=problem.progress)
+    state = loop.run(train_step, state, stream, key=loop_key, epochs=s.epochs, progress=progress)
     variables = state.variables
     if s.variant == "expand":
         variables = {**variables, "params": variables["params"]["model"]}
     return Predictor((variables,), problem.model, problem.pipeline, info=info)
-
-
-def cost(problem: Problem, settings: BoundarySettings) -> float:
-    """Forward-pass equivalents: 3 for each forget example and epoch, and 4 once for Shrink's labels."""
-    once = 4.0 if settings.variant == "shrink" else 0.0
-    return len(problem.forget) * (once + 3.0 * settings.epochs)

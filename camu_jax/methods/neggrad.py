@@ -18,11 +18,11 @@ from camu_jax import _validate, loop, losses
 from camu_jax.optimizers import sgd_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState
-from camu_jax.types import Examples
+from camu_jax.types import Examples, Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NegGradSettings:
+class NegGrad(Settings):
     """NegGrad. Official: alpha 0.95 to 0.9999, no momentum and no ceiling; on `tiny` that forgets no class."""
 
     epochs: int = 5
@@ -56,7 +56,7 @@ class NegGradState:
     """The model under its optimizer; `settings` are static."""
 
     student: TrainState
-    settings: NegGradSettings = dataclasses.field(metadata={"static": True})
+    settings: NegGrad = dataclasses.field(metadata={"static": True})
 
 
 def step(
@@ -64,11 +64,11 @@ def step(
 ) -> tuple[NegGradState, dict[str, jax.Array]]:
     """One update by L. With BatchNorm the retain batch comes first, and each has its own statistics."""
     student, s = state.student, state.settings
-    retain_key, forget_key = jax.random.split(key)
+    retain_key, forget_key, model_key = jax.random.split(key, 3)
     images = [student.pipeline.training(retain_key, retain.x), student.pipeline.training(forget_key, forget.x)]
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-        (out_r, out_f), stats = student.model.train({**student.variables, "params": params}, images)
+        (out_r, out_f), stats = student.model.train({**student.variables, "params": params}, images, model_key)
         ce_retain = losses.cross_entropy(out_r.logits, retain.y)
         ce_forget = losses.cross_entropy(out_f.logits, forget.y)
         ascent = ce_forget
@@ -81,20 +81,12 @@ def step(
     return dataclasses.replace(state, student=student.descend(gradient, stats)), metrics
 
 
-def unlearn(key: jax.Array, problem: Problem, settings: NegGradSettings) -> Predictor:
+def unlearn(key: jax.Array, problem: Problem, settings: NegGrad, *, progress: loop.Listener | None = None) -> Predictor:
     """Descends on the retain set and ascends on the forget set, starting from the original model."""
     problem.validate()
     s = settings
     optimizer = sgd_l2(s.learning_rate, s.momentum, s.l2)
     student = TrainState.create(problem.model, problem.original, problem.pipeline, optimizer)
     streams = loop.Stream(problem.retain, s.batch_size), loop.Stream(problem.forget, s.forget_batch_size)
-    state = loop.run(step, NegGradState(student, s), *streams, key=key, epochs=s.epochs, progress=problem.progress)
+    state = loop.run(step, NegGradState(student, s), *streams, key=key, epochs=s.epochs, progress=progress)
     return Predictor((state.student.variables,), problem.model, problem.pipeline)
-
-
-def cost(problem: Problem, settings: NegGradSettings) -> float:
-    """Forward-pass equivalents: 3 for each retain example and for each forget example beside it."""
-    forget = loop.Stream(problem.forget, settings.forget_batch_size)
-    passes, batches = divmod(loop.Stream(problem.retain, settings.batch_size).batches, forget.batches)
-    beside = passes * len(forget) + min(batches * forget.batch_size, len(forget))
-    return 3.0 * settings.epochs * (len(problem.retain) + beside)

@@ -21,13 +21,13 @@ from camu_jax.model import Variables
 from camu_jax.optimizers import adam_l2, sgd_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState
-from camu_jax.types import Examples
+from camu_jax.types import Examples, Settings
 
 Optimizer = Literal["adam", "sgd"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScrubSettings:
+class Scrub(Settings):
     """SCRUB with the weights of the official large-scale notebook, and Adam."""
 
     epochs: int = 4
@@ -83,7 +83,7 @@ class ScrubState:
     student: TrainState
     teacher: Any
     decay: jax.Array
-    settings: ScrubSettings = dataclasses.field(metadata={"static": True})
+    settings: Scrub = dataclasses.field(metadata={"static": True})
 
 
 Batch = tuple[Examples, Any]
@@ -105,12 +105,13 @@ def _step(
 ) -> tuple[ScrubState, dict[str, jax.Array]]:
     student, temperature = state.student, state.settings.temperature
     examples, target = batch
-    x = student.pipeline.training(key, examples.x)
+    augment_key, model_key = jax.random.split(key)
+    x = student.pipeline.training(augment_key, examples.x)
     if alpha and target is None:
         target = student.model.eval(state.teacher, x).logits
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-        (out,), stats = student.model.train({**student.variables, "params": params}, [x])
+        (out,), stats = student.model.train({**student.variables, "params": params}, [x], model_key)
         loss, metrics = jnp.zeros(()), {}
         if gamma:
             metrics["ce"] = jnp.mean(losses.cross_entropy(out.logits, examples.y))
@@ -125,7 +126,9 @@ def _step(
     return dataclasses.replace(state, student=student.descend(gradient, stats, decay=state.decay)), metrics
 
 
-def students(key: jax.Array, problem: Problem, settings: ScrubSettings) -> Iterator[Variables]:
+def students(
+    key: jax.Array, problem: Problem, settings: Scrub, *, progress: loop.Listener | None = None
+) -> Iterator[Variables]:
     """The student after each epoch: passes of max steps and of min steps over the problem's two sets.
 
     Where nothing is augmented, the teacher sees each example once.
@@ -149,14 +152,14 @@ def students(key: jax.Array, problem: Problem, settings: ScrubSettings) -> Itera
     for epoch, passes in enumerate(epochs):
         state = dataclasses.replace(state, decay=jnp.float32(0.1 ** sum(d < epoch for d in s.decay_epochs)))
         for step, stream in passes:
-            progress = loop.part(problem.progress, done, steps)
-            state = loop.run(step, state, stream, key=key, epochs=1, first_epoch=number, progress=progress)
+            listener = loop.part(progress, done, steps)
+            state = loop.run(step, state, stream, key=key, epochs=1, first_epoch=number, progress=listener)
             number, done = number + 1, done + stream.batches
         if epoch:
             yield state.student.variables
 
 
-def unlearn(key: jax.Array, problem: Problem, settings: ScrubSettings) -> Predictor:
+def unlearn(key: jax.Array, problem: Problem, settings: Scrub, *, progress: loop.Listener | None = None) -> Predictor:
     """Returns the last student, or with `rewind` the one whose error on the forget set is as if it were unseen.
 
     With `rewind` the result's `info` holds the epoch. Where no retain example is of the forget set's classes (class
@@ -165,7 +168,7 @@ def unlearn(key: jax.Array, problem: Problem, settings: ScrubSettings) -> Predic
     problem.validate()
     rows_key, loop_key = jax.random.split(key)
     retain, unseen = hold_out(rows_key, problem, settings)
-    epochs = students(loop_key, dataclasses.replace(problem, retain=retain), settings)
+    epochs = students(loop_key, dataclasses.replace(problem, retain=retain), settings, progress=progress)
     if unseen is None:
         *_, last = epochs
         return Predictor((last,), problem.model, problem.pipeline)
@@ -182,32 +185,14 @@ def unlearn(key: jax.Array, problem: Problem, settings: ScrubSettings) -> Predic
     return Predictor((candidates[best],), problem.model, problem.pipeline, info=info)
 
 
-def _validation_rows(problem: Problem, settings: ScrubSettings) -> tuple[jax.Array, int]:
-    """Which retain examples are of the forget set's classes, `[N]`, and how many of them rewinding holds out."""
-    same_class = jnp.isin(problem.retain.y, problem.forget.y)
-    return same_class, round(settings.validation_share * int(same_class.sum())) if settings.rewind else 0
-
-
-def hold_out(key: jax.Array, problem: Problem, settings: ScrubSettings) -> tuple[Examples, Examples | None]:
+def hold_out(key: jax.Array, problem: Problem, settings: Scrub) -> tuple[Examples, Examples | None]:
     """The retain examples to train on, and those held out for rewinding (None: no rewinding)."""
-    same_class, count = _validation_rows(problem, settings)
+    if not settings.rewind:
+        return problem.retain, None
+    same_class = jnp.flatnonzero(jnp.isin(problem.retain.y, problem.forget.y))
+    count = round(settings.validation_share * len(same_class))
     if not count:
         return problem.retain, None
-    held = jax.random.permutation(key, jnp.flatnonzero(same_class))[:count]
+    held = jax.random.permutation(key, same_class)[:count]
     kept = jnp.ones(len(problem.retain), bool).at[held].set(False)
     return problem.retain[jnp.flatnonzero(kept)], problem.retain[held]
-
-
-def cost(problem: Problem, settings: ScrubSettings) -> float:
-    """Forward-pass equivalents: 3 for each example of a pass; the teacher's once (in each pass if augmented)."""
-    s = settings
-    held = _validation_rows(problem, s)[1] if s.rewind else 0
-    total = float(held + s.epochs * len(problem.forget)) if held else 0.0
-    cached = problem.pipeline.augment == "none"
-    for rows, passes, taught in (
-        (len(problem.forget), min(s.msteps, s.epochs), True),
-        (len(problem.retain) - held, s.warmup + s.epochs, s.alpha > 0),
-    ):
-        teacher = bool(passes and taught) * (1.0 if cached else float(passes))
-        total += rows * (3.0 * passes + teacher)
-    return total

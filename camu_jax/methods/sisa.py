@@ -3,8 +3,8 @@
 Bourtoule et al., "Machine Unlearning", IEEE S&P 2021, section IV; official code:
 github.com/cleverhans-lab/machine-unlearning. Each of S shards trains a model of its own, in r steps: step k trains on
 slices 1 to k and ends in a checkpoint. Forgetting filters the examples first, and takes each touched shard back to the
-checkpoint before its first touched slice. Unlearning is exact: all randomness hangs on the key and the position alone,
-so that `forget` returns, bit for bit, the ensemble that never saw the examples.
+checkpoint before its first touched slice. Unlearning is exact: all randomness depends on the key and the position
+alone, so that `forget` returns, bit for bit, the ensemble that never saw the examples.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from camu_jax.types import Examples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SisaSettings(TrainSettings):
+class Sisa(TrainSettings):
     """SISA; how each shard's model is trained, and how the ensemble is made."""
 
     epochs: int = 20
@@ -68,7 +68,7 @@ class SisaState:
     key: jax.Array
     model: Model
     pipeline: Pipeline
-    settings: SisaSettings
+    settings: Sisa
 
     @property
     def predictor(self) -> Predictor:
@@ -78,7 +78,7 @@ class SisaState:
 
 
 def assign(
-    key: jax.Array, model: Model, examples: Examples, settings: SisaSettings, *, pipeline: Pipeline = Pipeline()
+    key: jax.Array, model: Model, examples: Examples, settings: Sisa, *, pipeline: Pipeline = Pipeline()
 ) -> SisaState:
     """Deals the examples at random to shards and slices of equal size; trains nothing.
 
@@ -112,7 +112,7 @@ def fit(
     key: jax.Array,
     model: Model,
     examples: Examples,
-    settings: SisaSettings,
+    settings: Sisa,
     *,
     pipeline: Pipeline = Pipeline(),
     progress: loop.Listener | None = None,
@@ -127,7 +127,7 @@ def forget(state: SisaState, rows: np.ndarray, *, progress: loop.Listener | None
     Args:
       state: of `fit`, or of an earlier `forget`; stays as it is.
       rows: numbers of the examples in the first training set.
-      progress: hears of every step.
+      progress: is called after every step.
 
     Returns:
       The ensemble that never saw the examples, and how many minibatch steps that took.
@@ -189,7 +189,7 @@ def _train(state: SisaState, progress: loop.Listener | None) -> tuple[SisaState,
     return dataclasses.replace(state, checkpoints=tuple(map(tuple, checkpoints))), steps
 
 
-def unlearn(key: jax.Array, problem: Problem, settings: SisaSettings) -> Predictor:
+def unlearn(key: jax.Array, problem: Problem, settings: Sisa, *, progress: loop.Listener | None = None) -> Predictor:
     """The ensemble of all training examples, after it forgot the forget set.
 
     Forgetting from an ensemble that is dealt out but not yet trained gives the same result as from a trained one (the
@@ -202,12 +202,5 @@ def unlearn(key: jax.Array, problem: Problem, settings: SisaSettings) -> Predict
     state = assign(key, problem.model, Examples(x, y, retain.num_classes), settings, pipeline=problem.pipeline)
     rows = np.arange(len(retain), len(x))
     touched = len(np.unique(state.shard[rows])) / settings.shards
-    state, _ = forget(state, rows, progress=problem.progress)
+    state, _ = forget(state, rows, progress=progress)
     return dataclasses.replace(state.predictor, info={"touched": jnp.float32(touched)})
-
-
-def cost(problem: Problem, settings: SisaSettings) -> float:
-    """Forward-pass equivalents: 3 for each retain example and epoch, in slices as expected of equal ones."""
-    share = [settings.epochs_until(k) - settings.epochs_until(k - 1) for k in range(1, settings.slices + 1)]
-    epochs = sum(k * e for k, e in enumerate(share, start=1)) / settings.slices
-    return 3.0 * len(problem.retain) * epochs

@@ -21,13 +21,13 @@ from camu_jax.model import Variables
 from camu_jax.optimizers import sgd_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState, cross_entropy_gradient, train_step
-from camu_jax.types import Examples
+from camu_jax.types import Examples, Settings
 
 Variant = Literal["incremental", "single_gradient"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UnrollSettings:
+class Unroll(Settings):
     """Unroll, with plain SGD."""
 
     variant: Variant = "incremental"
@@ -87,7 +87,7 @@ def retain_step(state: UnrollState, batch: Examples, *, key: jax.Array) -> tuple
     return dataclasses.replace(state, student=student), metrics
 
 
-def unlearn(key: jax.Array, problem: Problem, settings: UnrollSettings) -> Predictor:
+def unlearn(key: jax.Array, problem: Problem, settings: Unroll, *, progress: loop.Listener | None = None) -> Predictor:
     """Trains the original model on, forget set first, then adds the forget set's gradients back."""
     problem.validate()
     s = settings
@@ -102,15 +102,8 @@ def unlearn(key: jax.Array, problem: Problem, settings: UnrollSettings) -> Predi
     state = UnrollState.create(student)
     done, steps = 0, sum(stream.batches for _, (_, stream) in passes)
     for number, (step, stream) in passes:
-        progress = loop.part(problem.progress, done, steps)
-        state = loop.run(step, state, stream, key=key, epochs=1, first_epoch=number, progress=progress)
+        listener = loop.part(progress, done, steps)
+        state = loop.run(step, state, stream, key=key, epochs=1, first_epoch=number, progress=listener)
         done += stream.batches
     sigma = s.learning_rate if s.sigma is None else s.sigma
     return Predictor((state.added_back(sigma * times),), problem.model, problem.pipeline)
-
-
-def cost(problem: Problem, settings: UnrollSettings) -> float:
-    """Forward-pass equivalents: 3 for each example and epoch; a single gradient is 3 more for each forget example."""
-    forget, retain = len(problem.forget), len(problem.retain)
-    once = forget if settings.variant == "single_gradient" else 0
-    return 3.0 * (once + settings.epochs * (forget + retain))

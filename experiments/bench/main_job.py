@@ -5,6 +5,7 @@ Decoded images and compiled programs in `--cache_dir` are used; original models 
 """
 
 import dataclasses
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from experiments import results  # noqa: E402
+from experiments import store  # noqa: E402
 
 _SCRIPT = Path(__file__).resolve().parents[1] / "run.py"
 
@@ -68,9 +69,10 @@ def measure(options: Options, dataset: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        subprocess.run(command(options, dataset, folder), check=True)
+        huge_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ
+        subprocess.run(command(options, dataset, folder), check=True, env=huge_pages)
         wall = time.perf_counter() - start
-        found = results.read(results.path(f"{folder}/results", dataset, options.task, options.method, 0))
+        found = store.read(store.path(f"{folder}/results", dataset, options.task, options.method, 0))
     assert found is not None
     return {**found, "wall_seconds": wall}
 

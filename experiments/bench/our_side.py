@@ -5,7 +5,7 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import absl.logging
@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
-from camu_jax import data, evaluate, loop, tasks
-from camu_jax.methods import METHODS
+from camu_jax import Camu, data, evaluate, loop
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState, train_step
 from camu_jax.types import Examples, Tuples
-from experiments import audits, clock, results
-from experiments.bench.units import counting, flops
+from experiments import machine
 from experiments.bench.work import Prepared, Work
-from experiments.settings import defaults
+from experiments.defaults import Defaults, defaults
+from experiments.tasks import Task
 
 _LIMIT = 12_000  # training images that a benchmark of steps loads
+_DATA10 = Task("data10", "data", percent=10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,20 +68,20 @@ class Side:
         """Builds the benchmark, compiles it, and writes data and initial variables for PyTorch to `path`."""
         train, test = _load(work)
         chosen = defaults("digit" if work.architecture == "cnn" else "c10", "data", "reference")
-        pipeline = chosen["pipeline"]
+        pipeline = chosen.pipeline
         shape = train.x.shape[1:]
-        model = chosen["model"].build(train.num_classes, shape)
+        model = chosen.model.build(train.num_classes, shape)
         variables = jax.jit(model.init)(jax.random.key(0))
         np.savez(path, **_arrays("train", train), **_arrays("test", test), **_flat(variables))
 
-        problem = Problem(model=model, original=variables, forget=train, retain=train, pipeline=pipeline)
+        problem = Problem(model, variables, train, train, pipeline)
         make = _MAKE[work.kind]
         self.job = job = make(work, problem, test, chosen)
-        with clock.measure() as first:
+        with machine.measure() as first:
             jax.block_until_ready(job.turn(1))
         compile_seconds = first.compile_seconds
         if jax.default_backend() != "cpu" and job.steps_per_pass > 1:  # the scanned program of a whole pass
-            with clock.measure() as scanned:
+            with machine.measure() as scanned:
                 jax.block_until_ready(job.turn(job.steps_per_pass))
             compile_seconds += scanned.compile_seconds
         return Prepared(
@@ -110,7 +110,7 @@ class Side:
 
     def peak_device_memory(self) -> float | None:
         """In MiB; None on the CPU."""
-        return results.peak_memory()["device"]
+        return machine.peak_memory()["device"]
 
     def check(self, architecture: str, dtype: str, size: int, start: str, out: str) -> None:
         """Writes a state and a batch to `start`, what one training step and one CaMU update make of it to `out`."""
@@ -130,7 +130,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 def _load(work: Work) -> tuple[Examples, Examples]:
     """The data set, whole for a whole run; `tiny` grows to 32x32x3 for ResNet-18."""
     limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate", "attack") else _LIMIT
-    train, test = data.load(work.dataset, data_dir=work.data_dir, limit=limit)
+    train, test = data.load(cast(data.Name, work.dataset), data_dir=work.data_dir, limit=limit)
     if work.architecture == "resnet18" and train.x.shape[-1] == 1:
         pad = ((0, 0), (2, 2), (2, 2), (0, 0))
         train, test = (
@@ -162,18 +162,27 @@ def _runner(step: loop.Step, state: Any, *streams: loop.Stream) -> Callable[[int
 
 
 def _step_job(step: loop.Step, state: Any, streams: tuple[loop.Stream, ...], settings: Any) -> _Job:
-    size = streams[0].batch_size
-    batches = [jax.tree.map(lambda a: a[:size], stream.rows) for stream in streams]
-    count = flops(jax.jit(functools.partial(step, key=jax.random.key(0))), state, *batches)
-    return _Job(_runner(step, state, *streams), size, streams[0].batches, count, settings)
+    count = _flops_of_step(step, state, streams)
+    return _Job(_runner(step, state, *streams), streams[0].batch_size, streams[0].batches, count, settings)
 
 
-def _camu(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
-    """What `METHODS["camu"]` hands to the loop."""
+def _camu(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
+    """What the method CaMU hands to the loop."""
     del test
-    settings = dataclasses.replace(chosen["camu"], batch_size=work.batch_size)
+    settings = _camu_settings(chosen, batch_size=work.batch_size)
     train, rows = problem.forget, 512 if len(problem.forget) < _LIMIT else 5888  # whole minibatches of every size
     problem = dataclasses.replace(problem, forget=train[:rows], retain=train[rows:])
+    return _step_job(*_caught(problem, settings), settings)
+
+
+def _camu_settings(chosen: Defaults, **changes: Any) -> Camu:
+    settings = chosen.settings["camu"]
+    assert isinstance(settings, Camu)
+    return dataclasses.replace(settings, **changes)
+
+
+def _caught(problem: Problem, settings: Camu) -> tuple[loop.Step, Any, tuple[loop.Stream, ...]]:
+    """Step, first state and streams that CaMU hands to the loop, which is not run."""
     caught: list[Any] = []
 
     def catch(step: loop.Step, state: Any, *streams: loop.Stream, **_: Any) -> Any:
@@ -181,14 +190,30 @@ def _camu(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) 
         return state
 
     with mock.patch.object(loop, "run", catch):
-        METHODS["camu"].unlearn(jax.random.key(0), problem, settings)
+        camu_jax.unlearn(jax.random.key(0), problem, settings)
     step, state, streams = caught[0]
-    return _step_job(step, state, streams, settings)
+    return step, state, streams
 
 
-def _train(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+def flops(jitted: Any, *args: Any) -> float:
+    """Floating-point operations of a jitted function, as XLA counts them before optimisation."""
+    return float(jitted.lower(*args).cost_analysis()["flops"])
+
+
+def _flops_of_step(step: loop.Step, state: Any, streams: tuple[loop.Stream, ...]) -> float:
+    batches = [jax.tree.map(lambda a, n=stream.batch_size: a[:n], stream.rows) for stream in streams]
+    return flops(jax.jit(functools.partial(step, key=jax.random.key(0))), state, *batches)
+
+
+def _flops_of_image(problem: Problem) -> float:
+    """Of one image's forward pass."""
+    predictor = Predictor((problem.original,), problem.model, problem.pipeline)
+    return flops(jax.jit(lambda p, x: p(x)), predictor, problem.forget.x[:32]) / 32
+
+
+def _train(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
     del test
-    settings = dataclasses.replace(chosen["original"], batch_size=work.batch_size)
+    settings = dataclasses.replace(chosen.original, batch_size=work.batch_size)
     optimizer = adam_l2(settings.learning_rate, settings.l2)
     state = TrainState.create(problem.model, problem.original, problem.pipeline, optimizer)
     whole = len(problem.forget) // work.batch_size * work.batch_size
@@ -196,45 +221,48 @@ def _train(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any])
     return _step_job(train_step, state, (stream,), settings)
 
 
-def _unlearn(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+def _unlearn(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
     """From loaded data and an original model to the metrics, task data10."""
-    settings = dataclasses.replace(chosen["camu"], batch_size=work.batch_size, epochs=work.epochs)
+    settings = _camu_settings(chosen, batch_size=work.batch_size, epochs=work.epochs)
     train = problem.forget
-    task = tasks.parse_task("data10", train.num_classes, len(train))
+
+    def split() -> Problem:
+        forget, retain = _DATA10.split(jax.random.key(0), train)
+        return dataclasses.replace(problem, forget=forget, retain=retain)
 
     def once() -> dict[str, float]:
-        forget, retain = tasks.split(jax.random.key(0), task, train)
-        split = dataclasses.replace(problem, forget=forget, retain=retain)
-        predictor = METHODS["camu"].unlearn(jax.random.key(1), split, settings)
-        return evaluate.accuracies(predictor, forget, retain, test)
+        whole = split()
+        predictor = camu_jax.unlearn(jax.random.key(1), whole, settings)
+        return evaluate.accuracies(predictor, whole.forget, whole.retain, test)
 
-    with counting() as counted:
-        once()
-    return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, sum(counted), settings)
+    step, state, streams = _caught(split(), settings)
+    steps = settings.epochs * len(streams[0]) / work.batch_size
+    asked = 2 * len(streams[0]) + len(train) + len(test)  # embeddings of R* and F*, and the metrics
+    count = steps * _flops_of_step(step, state, streams) + asked * _flops_of_image(problem)
+    return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, count, settings)
 
 
-def _evaluate(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+def _evaluate(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
     del chosen
     predictor = Predictor((problem.original,), problem.model, problem.pipeline)
 
     def once() -> Any:
         return evaluate.outputs(predictor, test.x, batch_size=work.batch_size)
 
-    with counting() as counted:
-        once()
-    return _Job(lambda n: [once() for _ in range(n)][-1], len(test), 1, sum(counted), None)
+    count = len(test) * _flops_of_image(problem)
+    return _Job(lambda n: [once() for _ in range(n)][-1], len(test), 1, count, None)
 
 
-def _attack(work: Work, problem: Problem, test: Examples, chosen: dict[str, Any]) -> _Job:
+def _attack(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
     """Outputs and attacks of the audit `paper` on the original model, task data10."""
     del work, chosen
-    train = problem.forget
-    forget, retain = tasks.split(jax.random.key(0), tasks.parse_task("data10", train.num_classes, len(train)), train)
+    forget, retain = _DATA10.split(jax.random.key(0), problem.forget)
+    problem = dataclasses.replace(problem, forget=forget, retain=retain)
     predictor = Predictor((problem.original,), problem.model, problem.pipeline)
 
-    def once() -> dict[str, float]:
-        found = audits.attack(jax.random.key(1), predictor, forget, retain, test)
-        return {name: estimate["value"] for name, estimate in found.items()}
+    def once() -> dict[str, float | None]:
+        found = camu_jax.audit(jax.random.key(1), predictor, problem, test)
+        return {name: estimate.value for name, estimate in found.figures.items()}
 
     return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, 0.0, None)
 
@@ -245,8 +273,9 @@ _MAKE = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evalu
 def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     train, _ = _load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
     chosen = defaults("digit" if architecture == "cnn" else "c10", "data", "reference")
-    model = chosen["model"].build(10, train.x.shape[1:])
-    rates = [chosen["original"].learning_rate, chosen["camu"].kl_learning_rate, chosen["camu"].ce_learning_rate]
+    model = chosen.model.build(10, train.x.shape[1:])
+    settings = _camu_settings(chosen)
+    rates = [chosen.original.learning_rate, settings.kl_learning_rate, settings.ce_learning_rate]
     init_key, noise_key, mean_key, var_key = jax.random.split(jax.random.key(0), 4)
     with jax.enable_x64(False):  # the layers are initialised in float32
         variables = model.init(init_key)
@@ -271,7 +300,14 @@ def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], di
     }
     state = TrainState.create(model, variables, camu_jax.Pipeline(), adam_l2(rates[0], 1e-4))
     state, train_metrics = jax.jit(train_step)(state, forget, key=jax.random.key(0))
-    params, metrics = camu_jax.camu_step(camu_jax.init_camu(model, variables, chosen["camu"]), batch)
+    params = camu_jax.init_camu(
+        model,
+        variables,
+        settings.losses,
+        kl_optimizer=adam_l2(settings.kl_learning_rate, settings.l2),
+        ce_optimizer=adam_l2(settings.ce_learning_rate, settings.l2),
+    )
+    params, metrics = camu_jax.camu_step(params, batch)
     after = {
         **_flat(state.variables, "train/"),
         "train/loss": np.asarray(train_metrics["loss"]),

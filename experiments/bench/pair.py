@@ -3,11 +3,11 @@
 import importlib
 import multiprocessing
 import os
+import resource
+import sys
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
-
-from experiments import results
 
 
 class ChildError(RuntimeError):
@@ -52,6 +52,9 @@ class Pair:
 
     def __init__(self) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share a GPU's memory
+        os.environ.setdefault(
+            "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+        )  # huge pages, for both; read at a child's start
         sides = ("experiments.bench.our_side", "experiments.bench.torch_side")
         self.ours, self.torch = (Child(side) for side in sides)
 
@@ -65,6 +68,11 @@ class Pair:
         self.torch.close()
 
 
+def _peak_host_memory() -> float:
+    """In MiB. `experiments.machine` has the same, but imports JAX, which PyTorch's child must not hold."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 def _serve(pipe: Connection, module: str) -> None:
     """Answers until the pipe closes. `peak_memory` (MiB of host and device) is known to every child."""
     side: Any = None
@@ -75,7 +83,7 @@ def _serve(pipe: Connection, module: str) -> None:
             return
         try:
             if method == "peak_memory":
-                answer = {"host": results.peak_host_memory(), "device": side.peak_device_memory()}
+                answer = {"host": _peak_host_memory(), "device": side.peak_device_memory()}
             else:
                 side = side or importlib.import_module(module).Side()
                 answer = getattr(side, method)(*args)

@@ -15,7 +15,7 @@ _LEARNED = 4000  # members, and test images, that the attacker learns from
 
 
 def attack(ask: Callable[[torch.Tensor], torch.Tensor], forget: Rows, retain: Rows, test: Rows) -> dict[str, float]:
-    """The figures of `experiments.audits.attack`, without their intervals.
+    """The figures of `camu_jax.audit`, without their intervals.
 
     Args:
       ask: stored images `[N, channels, H, W]` -> logits `[N, C]`.

@@ -1,33 +1,54 @@
-"""The paper's tables with our figures in them, from figures by cell."""
+"""The tables: the paper's with our figures in them, what the paper lacks, averages, and audits."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import pandas as pd
 
 from experiments import paper
-from experiments.reporting import notes
-from experiments.reporting.collect import CellKey, Summary
-from experiments.reporting.document import Entry, Row, Table, data_name, method_name, task_name
+from experiments.reporting.collect import (
+    METRICS,
+    Job,
+    Rows,
+    Summary,
+    audits,
+    decimals,
+    number,
+    printable,
+    rank,
+    summarize,
+)
+from experiments.reporting.words import DASH, NOTES, TEXTS, TITLES, data_name, method_name, metric_name, task_name
+from experiments.store import Result
 
-Figures = Mapping[paper.Cell, Summary]
 
-TITLES = {
-    2: "accuracies, 10% data removal (%)",
-    3: "accuracies, class 0 removal (%)",
-    4: "membership attack, success rate (%)",
-    5: "time (s)",
-    6: "ablations, 10% data removal (%)",
-    7: "ablations, class 0 removal (%)",
-    8: "accuracies, 15% data removal (%)",
-    9: "accuracies, 20% data removal (%)",
-    10: "accuracies, class 1 removal (%)",
-    11: "accuracies, class 2 removal (%)",
-    12: "membership attack, further tasks, success rate (%)",
-    13: "time, further tasks (s)",
-}
-"""What each of the paper's tables shows."""
+class Entry(NamedTuple):
+    """What stands in a row below a column."""
 
-ARROWS = {"T_s": "T_s ↑", "R_ts": "R_ts ↑", "F_ts": "F_ts ↓"}
-"""Metrics as the paper heads them."""
+    text: str = DASH
+    mark: str = ""  # "*" best, "†" second best
+    below: Sequence[str] = ()  # smaller lines under the text
+    note: str = ""  # a footnote, in full
+
+
+class Row(NamedTuple):
+    """What a row is about, and its entries."""
+
+    head: tuple[str, ...]
+    entries: list[Entry]
+
+
+class Table(NamedTuple):
+    """A table. `head` names the parts of `Row.head`; `columns` the entries after it."""
+
+    anchor: str
+    title: str
+    head: tuple[str, ...]
+    columns: list[str]
+    rows: list[Row]
+    text: str = ""
+    notes: Sequence[str] = ()
 
 
 def marks(values: Mapping[str, float], metric: str) -> dict[str, str]:
@@ -35,142 +56,198 @@ def marks(values: Mapping[str, float], metric: str) -> dict[str, str]:
 
     The highest R_ts, the lowest F_ts, seconds and distance are best; of every other metric what lies closest to
     Retrain. Values count as printed, with two decimals. Equal ones share a mark; a shared best leaves no second best.
+    None are marked where fewer than two compete, or where Retrain is needed and missing; a second best needs three.
 
     Args:
       values: of each method; Retrain's own is the reference and gets no mark.
       metric: of the row, `distance` for a distance to Retrain.
-
-    Returns:
-      The marked methods. None are where fewer than two compete, or where Retrain is needed and missing; a second best
-      needs three.
     """
-    score = _score(metric, values.get("retrain"))
-    scores = {m: score(round(v, 2)) for m, v in values.items() if m != "retrain" and math.isfinite(v)} if score else {}
-    ranks = sorted(set(scores.values()))
+    retrain = round(values.get("retrain", math.nan), 2)
+    scores = {}
+    for method, value in values.items():
+        if metric == "R_ts":
+            score = -round(value, 2)
+        elif metric in ("F_ts", "seconds", "distance"):
+            score = round(value, 2)
+        else:
+            score = round(abs(round(value, 2) - retrain), 2)
+        if method != "retrain" and math.isfinite(score):
+            scores[method] = score
     if len(scores) < 2:
         return {}
-    best = [m for m, s in scores.items() if s == ranks[0]]
-    second = [m for m, s in scores.items() if len(ranks) > 1 and s == ranks[1]]
-    return dict.fromkeys(best, "*") | (dict.fromkeys(second, "†") if len(best) == 1 and len(scores) > 2 else {})
+    ranks = sorted(set(scores.values()))
+    best = {method: "*" for method, score in scores.items() if score == ranks[0]}
+    if len(best) > 1 or len(scores) < 3:
+        return best
+    return best | {method: "†" for method, score in scores.items() if score == ranks[1]}
 
 
-def _score(metric: str, retrain: float | None) -> Callable[[float], float] | None:
-    if metric == "R_ts":
-        return lambda value: -value
-    if metric in ("F_ts", "seconds", "distance"):
-        return lambda value: value
-    if retrain is None:
-        return None
-    reference = round(retrain, 2)
-    return lambda value: round(abs(value - reference), 2)
+def paper_tables(ours: Rows) -> list[Table]:
+    """Each of the paper's Tables 2 to 13 that has any figure of ours.
 
-
-def signed(value: float) -> str:
-    """A difference with its sign, two decimals."""
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def compare(ours: Summary | None, printed: float | None, metric: str, mark: str = "", paper_mark: str = "") -> Entry:
-    """A cell: ours, and below it the paper's figure and the difference (of seconds: the factor)."""
-    below = [f"paper {printed:.2f}{paper_mark}"] if printed is not None else []
-    if ours is None:
-        return Entry(below=tuple(below))
-    if printed is not None:
-        below.append(f"×{ours.mean / printed:.2g}" if metric == "seconds" else signed(ours.mean - printed))
-    return Entry(str(ours), mark, tuple(below))
-
-
-def paper_tables(figures: Figures, mixed: Mapping[CellKey, str]) -> list[Table]:
-    """Each of the paper's Tables 2 to 13 that has any of our cells.
-
-    Rows without a cell of ours are left out. Ablation rows that hold only Retrain and CaMU are, too: Tables 2 and 3
-    have those.
+    Rows without one are left out. Ablation rows that hold only Retrain and CaMU are, too: Tables 2 and 3 have those.
     """
     tables = []
-    for number, title in TITLES.items():
-        lines = [line for line in paper.lines() if line.table == number]
-        rows = _rows(lines, figures, mixed)
+    for table, title in TITLES.items():
+        lines = [line for line in paper.lines() if line.table == table]
+        methods = list(dict.fromkeys(line.method for line in lines))
+        own = [method for method in methods if ":" in method] or methods
+        several_tasks = len({line.task for line in lines}) > 1
+        rows = []
+        for row, summaries in summarize(pd.DataFrame(lines), notes={}).items():
+            measured = {method: ours[row][method] for method in methods if method in ours.get(row, {})}
+            if not any(method in measured for method in own):
+                continue
+            dataset, task, metric = row
+            printed = {method: summary.mean for method, summary in summaries.items()}
+            printed_marks = marks(printed, metric)
+            below = {}
+            for method, value in printed.items():
+                below[method] = [f"paper {value:.2f}{printed_marks.get(method, '')}"]
+                if method in measured:
+                    below[method] += _difference(measured[method].mean, value, metric)
+            head = (task_name(task), data_name(dataset)) if several_tasks else (data_name(dataset), metric_name(metric))
+            rows.append(Row(head, _entries(metric, methods, measured, below)))
         if rows:
-            several = len({line.task for line in lines}) > 1
-            tables.append(
-                Table(
-                    anchor=f"table{number}",
-                    title=f"Table {number}: {title}",
-                    head=("Task", "Data") if several else ("Data", "Metric"),
-                    columns=tuple(map(method_name, _methods(lines))),
-                    rows=tuple(rows),
-                    notes=notes.PAPER[number],
-                )
-            )
+            names = ("Task", "Data") if several_tasks else ("Data", "Metric")
+            columns, title = list(map(method_name, methods)), f"Table {table}: {title}"
+            tables.append(Table(f"table{table}", title, names, columns, rows, notes=NOTES[table]))
     return tables
 
 
-def _methods(lines: Iterable[paper.Line]) -> list[str]:
-    return list(dict.fromkeys(line.method for line in lines))
-
-
-def _rows(lines: list[paper.Line], figures: Figures, mixed: Mapping[CellKey, str]) -> list[Row]:
-    methods = _methods(lines)
-    own = [m for m in methods if ":" in m] or methods
-    several = len({line.task for line in lines}) > 1
-    rows = []
-    for dataset, task, metric in dict.fromkeys((line.dataset, line.task, line.metric) for line in lines):
-        printed = {line.method: line.value for line in lines if line[1:3] == (dataset, task) and line.metric == metric}
-        ours = {m: figures[dataset, task, m, metric] for m in methods if (dataset, task, m, metric) in figures}
-        if not any(m in ours for m in own):
-            continue
-        best, paper_best = marks({m: s.mean for m, s in ours.items()}, metric), marks(printed, metric)
-        entries = []
-        for method in methods:
-            entry = compare(
-                ours.get(method), printed.get(method), metric, best.get(method, ""), paper_best.get(method, "")
-            )
-            entries.append(_noted(entry, mixed.get((dataset, task, method)) if method in ours else None))
-        head = (task_name(task), data_name(dataset)) if several else (data_name(dataset), ARROWS.get(metric, metric))
-        rows.append(Row(head, tuple(entries)))
-    return rows
-
-
-def _noted(entry: Entry, difference: str | None) -> Entry:
-    return entry._replace(notes=(notes.mixed(difference),)) if difference else entry
-
-
-def further_tables(figures: Figures, mixed: Mapping[CellKey, str]) -> list[Table]:
+def further_tables(ours: Rows) -> list[Table]:
     """What we measured and the paper did not, a table a data set; below each figure its difference to Retrain.
 
-    A row is shown where the paper lacks one of its cells; then all of our cells are.
+    A row is shown where the paper lacks one of its entries; then all of ours are.
     """
-    lacking = dict.fromkeys((d, t, metric) for d, t, m, metric in figures if paper.value(d, t, m, metric) is None)
+    lacking = [row for row in ours if any(paper.value(*row[:2], method, row[2]) is None for method in ours[row])]
     tables = []
-    for i, data in enumerate(dict.fromkeys(d for d, _, _ in lacking), start=1):
-        chosen = [(task, metric) for d, task, metric in lacking if d == data]
-        methods = list(dict.fromkeys(m for d, t, m, metric in figures if d == data and (t, metric) in chosen))
-        rows = tuple(_further_row(figures, mixed, data, task, metric, methods) for task, metric in chosen)
-        tables.append(
-            Table(
-                anchor=f"further{i}",
-                title=f"{data_name(data)}: further measurements",
-                head=("Task", "Metric"),
-                columns=tuple(map(method_name, methods)),
-                rows=rows,
-                text="Percent; time in seconds without compilation. Below a figure: its difference to Retrain.",
-            )
+    for i, dataset in enumerate(dict.fromkeys(dataset for dataset, _, _ in lacking), start=1):
+        chosen = [row for row in lacking if row[0] == dataset]
+        methods = sorted(
+            {m for row in chosen for m in ours[row]}, key=lambda name: rank(name, list(paper.METHOD_NAMES))
         )
+        rows = []
+        for row in chosen:
+            _, task, metric = row
+            below = {}
+            if "retrain" in ours[row] and metric != "seconds":
+                retrain = ours[row]["retrain"].mean
+                below = {m: _difference(s.mean, retrain, metric) for m, s in ours[row].items() if m != "retrain"}
+            rows.append(Row((task_name(task), metric_name(metric)), _entries(metric, methods, ours[row], below)))
+        title, columns = f"{data_name(dataset)}: further measurements", list(map(method_name, methods))
+        tables.append(Table(f"further{i}", title, ("Task", "Metric"), columns, rows, TEXTS["further"]))
     return tables
 
 
-def _further_row(
-    figures: Figures, mixed: Mapping[CellKey, str], data: str, task: str, metric: str, methods: list[str]
-) -> Row:
-    ours = {m: figures[data, task, m, metric] for m in methods if (data, task, m, metric) in figures}
-    best = marks({m: s.mean for m, s in ours.items()}, metric)
+def _entries(
+    metric: str, methods: Iterable[str], measured: Mapping[str, Summary], below: Mapping[str, Sequence[str]]
+) -> list[Entry]:
+    """The entries of a row: our figures, marked, and below them what they are compared with."""
+    best = marks({method: summary.mean for method, summary in measured.items()}, metric)
     entries = []
     for method in methods:
-        summary = ours.get(method)
-        if summary is None:
-            entries.append(Entry())
-            continue
-        below = (signed(summary.mean - ours["retrain"].mean),) if "retrain" in ours and method != "retrain" else ()
-        entry = Entry(str(summary), best.get(method, ""), below if metric != "seconds" else ())
-        entries.append(_noted(entry, mixed.get((data, task, method))))
-    return Row((task_name(task), ARROWS.get(metric, metric)), tuple(entries))
+        found = measured.get(method)
+        text, note = (str(found), found.note) if found else (DASH, "")
+        entries.append(Entry(text, best.get(method, ""), below.get(method, ()), note))
+    return entries
+
+
+def _difference(ours: float, reference: float, metric: str) -> list[str]:
+    """The line that compares two figures: their difference, of seconds the factor; none where one is not finite."""
+    if not math.isfinite(ours - reference):
+        return []
+    if metric == "seconds":
+        return [f"×{ours / reference:.2g}"]
+    return [("−" if ours < reference else "+") + decimals(abs(ours - reference))]
+
+
+def average_tables(figures: pd.DataFrame) -> list[Table]:
+    """How far each method is from Retrain, and our CaMU from the paper's, over what both we and the paper have."""
+    ours = figures.groupby(["dataset", "task", "method", "metric"], as_index=False)["value"].mean()
+    printed = pd.DataFrame(paper.lines())
+    both = printed.merge(ours[ours["value"] < math.inf], on=list(ours.columns[:4]), suffixes=("_paper", ""))
+    return [*_retrain_table(both), *_camu_table(both)]
+
+
+def _retrain_table(both: pd.DataFrame) -> list[Table]:
+    """Every method's average distance to Retrain. What stands in several of the paper's tables counts once."""
+    once = both.drop_duplicates(["dataset", "task", "method", "metric"])  # with the figure of the first table
+    retrain, others = once[once["method"] == "retrain"], once[once["method"] != "retrain"]
+    pairs = others.merge(retrain, on=["dataset", "task", "metric"], suffixes=("", "_retrain"))
+    pairs["ours"] = (pairs["value"] - pairs["value_retrain"]).abs()
+    pairs["paper"] = (pairs["value_paper"] - pairs["value_paper_retrain"]).abs()
+    pairs = pairs[pairs["metric"].isin(METRICS)]
+    rows: dict[str, list[Entry]] = {method: [] for method in paper.METHOD_NAMES if method in set(pairs["method"])}
+    for chosen in (pairs[pairs["metric"] != "M"], pairs[pairs["metric"] == "M"]):
+        groups = chosen.groupby("method")
+        entries, gaps = groups.size(), groups[["ours", "paper"]].mean()
+        complete = gaps[entries == entries.max()]
+        best = {whose: marks(dict(complete[whose]), "distance") for whose in ("ours", "paper")}
+        for method, row in rows.items():
+            if method not in gaps.index:
+                row += [Entry()] * 3
+                continue
+            row += [Entry(decimals(gaps[whose][method]), best[whose].get(method, "")) for whose in ("ours", "paper")]
+            row.append(Entry(str(entries[method])))
+    columns = ["accuracies, ours", "accuracies, paper", "entries", "M, ours", "M, paper", "entries of M"]
+    shown = [Row((method_name(method),), row) for method, row in rows.items()]
+    table = Table("distances", "Average distance to Retrain", ("Method",), columns, shown, TEXTS["distances"])
+    return [table] if shown else []
+
+
+def _camu_table(both: pd.DataFrame) -> list[Table]:
+    """CaMU's mean absolute difference to Tables 2 and 3 by data set."""
+    columns = {"Table 2 (10% data)": [2], "Table 3 (class 0)": [3], "both": [2, 3]}
+    camu = both[(both["method"] == "camu") & both["table"].isin([2, 3])]
+    rows = []
+    for dataset, group in camu.groupby("dataset", sort=False):
+        entries = []
+        for tables in columns.values():
+            chosen = group[group["table"].isin(tables)]
+            gap = (chosen["value"] - chosen["value_paper"]).abs().mean()
+            entries.append(Entry(decimals(gap), below=[f"{len(chosen)} entries"]) if len(chosen) else Entry())
+        rows.append(Row((data_name(str(dataset)),), entries))
+    title = "CaMU: average difference to the paper's figures"
+    return [Table("paper-differences", title, ("Data",), list(columns), rows, TEXTS["camu"])] if rows else []
+
+
+def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
+    """A table for each audit in the results, whatever its name; entries over several seeds are averaged."""
+    figures = []
+    for job, result in results.items():
+        for kind, audit in audits(result).items():
+            for name, entry in audit.items():
+                known = entry if isinstance(entry, dict) else {"value": entry}
+                if "value" in known and not isinstance(entry, list | str):  # no settings, no histograms
+                    ends = [known.get(end) for end in ("low", "high", "null")]
+                    numbers = [number(end) if isinstance(end, int | float) else math.nan for end in ends]
+                    figures.append((printable(kind), *job, printable(name), number(known["value"]), *numbers))
+    frame = pd.DataFrame(figures, columns=["kind", *Job._fields, "name", "value", "low", "high", "null"])
+    over_seeds = {"value": ["mean", "std"], "low": "min", "high": "max", "null": "mean"}
+    tables = []
+    for i, kind in enumerate(frame["kind"].unique(), start=1):
+        group = frame[frame["kind"] == kind]
+        summary = group.groupby(["dataset", "task", "method", "name"], sort=False).agg(over_seeds)
+        texts = {key: _in_words(*numbers) for key, *numbers in summary.itertuples(name=None)}
+        names = sorted(group["name"].unique(), key=lambda name: name == "seconds")
+        rows = []
+        for dataset, task, method in dict.fromkeys(key[:3] for key in texts):
+            entries = [Entry(texts.get((dataset, task, method, name), DASH)) for name in names]
+            rows.append(Row((data_name(dataset), task_name(task), method_name(method)), entries))
+        title, head = f"Audit: {kind}", ("Data", "Task", "Method")
+        columns = [name.replace("_", " ") for name in names]
+        tables.append(Table(f"audit{i}", title, head, columns, rows, TEXTS["audits"]))
+    return tables
+
+
+def _in_words(mean: float, spread: float, low: float, high: float, null: float) -> str:
+    """A figure of an audit and what is known of it: `0.52 ± 0.01 [0.48, 0.57], null 0.5`; NaN is what is not known."""
+    text = f"{mean:.4g}" if math.isfinite(mean) else "not finite"
+    if math.isfinite(spread):
+        text += f" ± {spread:.2g}"
+    if not math.isnan(low) and not math.isnan(high):
+        text += f" [{low:.4g}, {high:.4g}]"
+    if not math.isnan(null):
+        text += f", null {null:.4g}"
+    return text.replace("-", "−")

@@ -1,6 +1,5 @@
 """Models small enough to check by hand, and quick settings of the six baselines."""
 
-import dataclasses
 import functools
 import math
 
@@ -8,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import camu_jax
 from camu_jax import Model, Outputs, Pipeline, Problem, evaluate, loop
-from camu_jax.methods import METHODS
 from camu_jax.optimizers import sgd_l2
 from camu_jax.training import TrainState
+from tests.helpers import SETTINGS
 
 KEY = jax.random.key(7)
 PIXELS, WIDTH, CLASSES = 28 * 28, 12, 10
@@ -41,7 +41,7 @@ def linear_init(key):
     return {"params": {"kernel": kernel, "bias": jnp.zeros(CLASSES)}, "batch_stats": {}}
 
 
-def linear_apply(variables, x, *, train):
+def linear_apply(variables, x, *, train, key=None):
     p = variables["params"]
     return Outputs(_flat(x) @ p["kernel"] + p["bias"].reshape(1, -1), _flat(x)), {}
 
@@ -57,7 +57,7 @@ def _bn_init(key):
     return {"params": params, "batch_stats": {"mean": jnp.zeros(WIDTH), "var": jnp.ones(WIDTH)}}
 
 
-def _bn_apply(variables, x, *, train):
+def _bn_apply(variables, x, *, train, key=None):
     p, stats = variables["params"], variables["batch_stats"]
     h = _flat(x) @ p["first"]
     mean, var = (h.mean(0), h.var(0)) if train else (stats["mean"], stats["var"])
@@ -75,9 +75,13 @@ def make_problem(digits, originals, model, **changes):
     return Problem(model=model, original=originals[model], forget=digits[:32], retain=digits[32:], **changes)
 
 
-def unlearn(name, problem, key=KEY, **changes):
-    method = METHODS[name.partition(":")[0]]
-    return method.unlearn(key, problem, method.settings(**{**QUICK[name], **changes}))
+def quick(name, **changes):
+    """Settings of `QUICK`, changed."""
+    return SETTINGS[name.partition(":")[0]](**{**QUICK[name], **changes})
+
+
+def unlearn(name, problem, key=KEY, progress=None, **changes):
+    return camu_jax.unlearn(key, problem, quick(name, **changes), progress=progress)
 
 
 def same(a, b):
@@ -104,10 +108,10 @@ def accuracy(predictor, examples):
     return evaluate.accuracy(evaluate.outputs(predictor, examples.x).logits, examples.y)
 
 
-def listen(run, problem):
-    """What `run` returns, and what the progress listener heard."""
-    heard = []
-    return run(dataclasses.replace(problem, progress=heard.append)), heard
+def listen(run):
+    """What `run(listener)` returns, and what the progress listener was told."""
+    told = []
+    return run(told.append), told
 
 
 jitted = functools.cache(jax.jit)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from camu_jax import Predictor
-from camu_jax.methods import METHODS, bad_teacher
-from tests.baselines.support import KEY, LINEAR, QUICK, accuracy, close, jitted, listen, same, student, unlearn
+from camu_jax.methods import bad_teacher
+from tests.baselines.support import KEY, LINEAR, accuracy, close, jitted, listen, quick, same, student, unlearn
 
 
 def test_bad_teacher_has_nothing_to_teach_where_it_is_the_good_one(linear):
@@ -18,15 +18,15 @@ def test_bad_teacher_has_nothing_to_teach_where_it_is_the_good_one(linear):
 
 def test_bad_teacher_draws_its_share_of_the_retain_set(linear):
     for share, rows in ((0.0, 32), (1 / 3, 128), (1.0, 320)):
-        _, heard = listen(lambda problem, share=share: unlearn("bad_teacher", problem, retain_share=share), linear)
+        _, heard = listen(lambda told, share=share: unlearn("bad_teacher", linear, progress=told, retain_share=share))
         assert len(heard) == rows // 32
 
 
 def test_bad_teacher_retrained_teachers_know_their_own_set(linear):
-    settings = METHODS["bad_teacher"].settings(**QUICK["bad_teacher:retrained"], teacher_learning_rate=3e-3)
+    settings = quick("bad_teacher:retrained", teacher_learning_rate=3e-3)
     bad, good = (Predictor((v,), LINEAR) for v in bad_teacher.make_teachers(KEY, linear, settings))
     assert accuracy(bad, linear.forget) > 80 > 60 > accuracy(bad, linear.retain)
     assert accuracy(good, linear.retain) > 90
-    official = METHODS["bad_teacher"].settings(**QUICK["bad_teacher"])
+    official = quick("bad_teacher")
     bad, good = bad_teacher.make_teachers(KEY, linear, official)
     assert same(good, linear.original) and same(bad, jax.jit(LINEAR.init)(KEY))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from camu_jax import Pipeline, evaluate, loop
-from camu_jax.methods import METHODS, boundary
+from camu_jax.methods import boundary
 from camu_jax.optimizers import sgd_l2
 from camu_jax.training import TrainState, train_step
-from tests.baselines.support import BN, CLASSES, KEY, LINEAR, PIXELS, QUICK, WIDTH, close, same, unlearn
+from tests.baselines.support import BN, CLASSES, KEY, LINEAR, PIXELS, WIDTH, close, quick, same, unlearn
 
 
 def test_boundary_never_reinforces_unless_asked(problem):
@@ -36,7 +36,7 @@ def test_boundary_reads_nothing_but_clean_forget_images(name, problem):
 
 def test_boundary_shrink_is_training_on_the_labels(problem):
     labels, _ = boundary.nearest_labels(BN, problem.original, Pipeline(), problem.forget)
-    settings = METHODS["boundary"].settings(**QUICK["boundary"])
+    settings = quick("boundary")
     state = TrainState.create(
         BN, problem.original, Pipeline(), sgd_l2(settings.learning_rate, settings.momentum, settings.l2)
     )

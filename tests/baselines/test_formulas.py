@@ -54,7 +54,7 @@ def test_neggrad_step_is_the_formula(linear, shaken):
     ce_r, ce_f = np_ce(z_r, y_r), np_ce(z_f, y_f)
     ceiling = float(np.median(ce_f))
     below = (ce_f < ceiling)[:, None]
-    settings = neggrad.NegGradSettings(alpha=0.7, forget_ceiling=ceiling / math.log(CLASSES))
+    settings = neggrad.NegGrad(alpha=0.7, forget_ceiling=ceiling / math.log(CLASSES))
     state = neggrad.NegGradState(student(LINEAR, shaken), settings)
     state, metrics = jitted(neggrad.step)(state, retain, forget, key=KEY)
     loss = 0.7 * ce_r.mean() - 0.3 * np.minimum(ce_f, ceiling).mean()
@@ -81,7 +81,7 @@ def test_bad_teacher_step_is_the_formula(linear, shaken, temperature):
 
 
 def test_scrub_steps_are_the_formulas(linear, shaken):
-    settings = scrub.ScrubSettings(gamma=0.8, alpha=0.3, temperature=4.0)
+    settings = scrub.Scrub(gamma=0.8, alpha=0.3, temperature=4.0)
     batch = linear.retain[:16]
     (x, z, y), (_, z_teacher, _) = np_model(shaken, batch), np_model(linear.original, batch)
     kl, gradient = np_kl(z_teacher, z, 4.0)

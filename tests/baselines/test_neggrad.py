@@ -33,15 +33,15 @@ def test_neggrad_without_ascent_is_fine_tuning(linear):
 def test_neggrad_stops_where_it_would_explode(linear):
     """The official loss has no lower bound; the guarded one does, and keeps the model."""
     changes = dict(epochs=6, alpha=0.5, learning_rate=0.3)
-    guarded, heard = listen(lambda problem: unlearn("neggrad", problem, **changes), linear)
-    wild, heard_wild = listen(lambda problem: unlearn("neggrad", problem, forget_ceiling=None, **changes), linear)
+    guarded, heard = listen(lambda told: unlearn("neggrad", linear, progress=told, **changes))
+    wild, heard_wild = listen(lambda told: unlearn("neggrad", linear, progress=told, forget_ceiling=None, **changes))
     assert min(float(p.metrics["loss"]) for p in heard_wild) < -20
     assert min(float(p.metrics["loss"]) for p in heard) >= -0.5 * math.log(CLASSES) - 1e-6
     assert accuracy(guarded, linear.retain) > 60 > 30 > accuracy(wild, linear.retain)
 
 
 def test_neggrad_keeps_the_batches_of_batchnorm_apart(problem):
-    state = neggrad.NegGradState(student(BN, problem.original), neggrad.NegGradSettings())
+    state = neggrad.NegGradState(student(BN, problem.original), neggrad.NegGrad())
     retain, forget = problem.retain[:16], problem.forget[:12]
     state, _ = jitted(neggrad.step)(state, retain, forget, key=KEY)
     stats = problem.original["batch_stats"]

@@ -28,7 +28,7 @@ from tests.baselines.support import (
 
 
 def test_scrub_starts_at_a_stationary_point(linear):
-    state = scrub.ScrubState(student(LINEAR, linear.original), linear.original, jnp.ones(()), scrub.ScrubSettings())
+    state = scrub.ScrubState(student(LINEAR, linear.original), linear.original, jnp.ones(()), scrub.Scrub())
     state, metrics = jitted(scrub.max_step)(state, (linear.forget, None), key=KEY)
     assert abs(float(metrics["divergence"])) < 1e-6
     close(state.student.variables, linear.original, atol=1e-6)
@@ -39,7 +39,7 @@ def test_scrub_warms_up_so_that_the_first_max_pass_moves(linear):
     first = {}
     for warmup in (0, 1):
         settings = dict(epochs=1, warmup=warmup, optimizer="sgd", l2=0.0, learning_rate=1e-2)
-        _, heard = listen(lambda problem, s=settings: unlearn("scrub", problem, **s), linear)
+        _, heard = listen(lambda told, s=settings: unlearn("scrub", linear, progress=told, **s))
         divergences = [float(p.metrics["divergence"]) for p in heard if "ce" not in p.metrics]
         assert len(divergences) == 2  # one max pass of two batches
         first[warmup] = max(divergences)
@@ -47,7 +47,7 @@ def test_scrub_warms_up_so_that_the_first_max_pass_moves(linear):
 
 
 def test_scrub_alternates_and_ends_with_min_passes(problem):
-    _, heard = listen(lambda problem: unlearn("scrub", problem), problem)
+    _, heard = listen(lambda told: unlearn("scrub", problem, progress=told))
     kinds = ["min" if "ce" in p.metrics else "max" for p in heard]
     assert kinds == ["min"] * 9 + ["max"] * 2 + ["min"] * 9 * 2  # warmup, the only max pass, and two epochs
 
@@ -70,7 +70,7 @@ def test_scrub_without_a_teacher_is_fine_tuning(linear):
 
 
 def test_scrub_rewinds_to_the_epoch_that_looks_unseen(problem):
-    settings = scrub.ScrubSettings(**QUICK["scrub:rewind"])
+    settings = scrub.Scrub(**QUICK["scrub:rewind"])
     rows_key, loop_key = jax.random.split(KEY)
     retain, unseen = scrub.hold_out(rows_key, problem, settings)
     possible = int(np.isin(problem.retain.y, problem.forget.y).sum())
@@ -94,7 +94,7 @@ def test_scrub_rewinds_to_the_epoch_that_looks_unseen(problem):
 
 
 def test_scrub_has_nothing_to_rewind_to_after_class_removal(class_problem):
-    retain, unseen = scrub.hold_out(KEY, class_problem, scrub.ScrubSettings(rewind=True))
+    retain, unseen = scrub.hold_out(KEY, class_problem, scrub.Scrub(rewind=True))
     assert unseen is None and retain is class_problem.retain
-    retain, unseen = scrub.hold_out(KEY, class_problem, scrub.ScrubSettings(rewind=False))
+    retain, unseen = scrub.hold_out(KEY, class_problem, scrub.Scrub(rewind=False))
     assert unseen is None and retain is class_problem.retain

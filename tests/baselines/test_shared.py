@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from camu_jax import Predictor, evaluate, loop
-from camu_jax.camu import CamuSettings
-from camu_jax.methods import CAMU_ABLATIONS, METHODS
+from camu_jax import Camu, Predictor, evaluate, loop, unlearn
+from camu_jax.methods.camu import ABLATIONS
 from camu_jax.training import train_step
 from tests.baselines.support import KEY, LINEAR, same, student, whole
 
@@ -23,12 +22,8 @@ def test_ablations_remove_their_terms(linear, monkeypatch):
         return state
 
     monkeypatch.setattr(loop, "run", run)
-    costs = {}
-    for name, changes in {"full": {}, **CAMU_ABLATIONS}.items():
-        settings = dataclasses.replace(CamuSettings(epochs=1), **changes)
-        METHODS["camu"].unlearn(KEY, linear, settings)
-        costs[name] = METHODS["camu"].cost(linear, settings) / 32
-    assert costs == {"full": 14, "finetune": 3, "no_counterfactual": 7, "no_retain_embedding": 10}
+    for name, changes in {"full": {}, **ABLATIONS}.items():  # noqa: B007  # `run` reads the name
+        unlearn(KEY, linear, dataclasses.replace(Camu(epochs=1), **changes))
     assert heard.pop("finetune") == {"ce"} and all(losses == {"kl", "ce"} for losses in heard.values())
 
 

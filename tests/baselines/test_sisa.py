@@ -12,7 +12,7 @@ from camu_jax import Predictor, TrainSettings, evaluate, loop, train
 from camu_jax.methods import sisa
 from tests.baselines.support import BN, CLASSES, KEY, LINEAR, QUICK, np_softmax, same, unlearn
 
-SISA = sisa.SisaSettings(**QUICK["sisa"])  # 2 shards of 2 slices, 2 epochs a slice
+SISA = sisa.Sisa(**QUICK["sisa"])  # 2 shards of 2 slices, 2 epochs a slice
 FIT = 2 * 2 * (3 + 5)  # steps: slices of 80 examples and then of 160
 
 
@@ -30,7 +30,7 @@ def test_sisa_of_one_shard_is_retraining(problem):
 
 
 def test_sisa_deals_every_example_once(digits):
-    state = sisa.assign(KEY, LINEAR, digits, sisa.SisaSettings(shards=3, slices=3))
+    state = sisa.assign(KEY, LINEAR, digits, sisa.Sisa(shards=3, slices=3))
     assert sorted(np.bincount(state.shard)) == [106, 107, 107]
     for s in range(3):
         assert set(np.bincount(state.slice[state.shard == s])) <= {35, 36}
@@ -39,7 +39,7 @@ def test_sisa_deals_every_example_once(digits):
 
 @pytest.mark.parametrize("slices", [1, 2, 5])
 def test_sisa_slices_share_the_epochs(slices):
-    settings = sisa.SisaSettings(epochs=15, slices=slices)
+    settings = sisa.Sisa(epochs=15, slices=slices)
     until = [settings.epochs_until(k) for k in range(slices + 1)]
     assert until == [math.floor(k * 30 / (slices + 1)) for k in range(slices + 1)]
     assert sum((until[k] - until[k - 1]) * k / slices for k in range(1, slices + 1)) == pytest.approx(15)

@@ -1,0 +1,102 @@
+"""Many models: making them, one by one or several in one program, and their margins, model by model.
+
+    arguments = [(key, original), ...]                            # of each model
+    margins = population.margins(make_one, arguments.__getitem__, len(arguments), examples)   # [models, examples]
+
+`make_one(key, original)` is any function that returns a `Predictor`. With two models and three examples the margins are
+a table of two rows and three columns, and every audit of populations is a pure function of such tables.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from camu_jax import _validate, evaluate
+from camu_jax.audits import signals
+from camu_jax.problem import Predictor
+from camu_jax.types import Examples
+
+Make = Callable[..., Predictor]
+"""Makes one model of its arguments."""
+
+
+def make(make_one: Make, arguments: Sequence[tuple[Any, ...]], *, at_once: int = 1) -> Iterator[Predictor]:
+    """Makes a model of each of many arguments.
+
+    Args:
+      make_one: makes one model. It is traced by `jax.vmap` where several are made at once, and must not decide
+        anything outside of JAX then.
+      arguments: of each model, a tuple of pytrees; those of models made at once have the same shapes.
+      at_once: how many models are made in one program. Models made at once are those made one by one but for rounding.
+
+    Yields:
+      The models, in the order of their arguments.
+
+    Raises:
+      ValueError: `at_once` is not positive.
+    """
+    _validate.at_least(1, at_once=at_once)
+    for first in range(0, len(arguments), at_once):
+        group = arguments[first : first + at_once]
+        if len(group) == 1:
+            yield make_one(*group[0])
+            continue
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
+        with warnings.catch_warnings():
+            # The loop donates its state; what all models share cannot be given away, and JAX says so.
+            warnings.filterwarnings("ignore", "Some donated buffers were not usable")
+            together = jax.vmap(make_one)(*stacked)
+        for k in range(len(group)):
+            yield jax.tree.map(lambda leaf, k=k: leaf[k], together)
+
+
+def margins_of(predictor: Predictor, examples: Examples) -> np.ndarray:
+    """Margins of one model, `[N]` float32: evaluation mode, no augmentation; of an ensemble's mean probabilities."""
+    predictor = dataclasses.replace(predictor, aggregate="mean")  # votes have too few levels
+    return np.asarray(signals.margin(evaluate.outputs(predictor, examples.x).logits, examples.y))
+
+
+def margins(
+    make_one: Make,
+    arguments_of: Callable[[int], tuple[Any, ...]],
+    count: int,
+    examples: Examples,
+    *,
+    cache: MutableMapping[int, np.ndarray] | None = None,
+    at_once: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Margins of a population of models; those that are in the cache are not made again.
+
+    Args:
+      make_one: as for `make`.
+      arguments_of: the arguments of model number k; is called when its turn comes.
+      count: models, K.
+      examples: `N` of them.
+      cache: margins `[N]` by the number of the model. Each model's are put there as soon as they are known, so that
+        work that was interrupted goes on with the next model. None keeps nothing.
+      at_once: as for `make`.
+      progress: is called with the number of models that are there, and K, whenever one has been made.
+
+    Returns:
+      `[K, N]` float32.
+
+    Raises:
+      ValueError: `count` or `at_once` is not positive.
+    """
+    _validate.at_least(1, count=count, at_once=at_once)
+    kept: MutableMapping[int, np.ndarray] = {} if cache is None else cache
+    missing = [k for k in range(count) if k not in kept]
+    for first in range(0, len(missing), at_once):
+        numbers = missing[first : first + at_once]
+        made = make(make_one, [arguments_of(k) for k in numbers], at_once=at_once)
+        for k, predictor in zip(numbers, made, strict=True):
+            kept[k] = margins_of(predictor, examples)
+            if progress is not None:
+                progress(count - len(missing) + missing.index(k) + 1, count)
+    return np.stack([kept[k] for k in range(count)])

@@ -1,0 +1,175 @@
+"""An experiment: what the jobs of one command share. Its data, task and model, and its original models."""
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+import zlib
+from pathlib import Path
+
+import absl.logging
+import jax
+import numpy as np
+
+import camu_jax
+from camu_jax import Examples, Predictor, Variables, _validate, checkpoint, data, evaluate, loop, splits
+from experiments import console, keys, machine, store
+from experiments.config import Config
+from experiments.flags import UsageError
+from experiments.tasks import Task, parse_task
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One task on one data set with one model.
+
+    Attributes:
+      config: all settings.
+      task: what is forgotten.
+      train, test: the data (of the test set the held-out examples with `--validation`).
+      model: the model.
+    """
+
+    config: Config
+    task: Task
+    train: Examples
+    test: Examples
+    model: camu_jax.Model
+
+    def original_settings(self, audit: str | None = None, number: int = 0) -> store.Settings:
+        """What an original model is made from: exactly this keys its checkpoint.
+
+        Args:
+          audit: whose own original model it is; None is the one that all jobs share.
+          number: of the audit's original models.
+        """
+        config = self.config
+        settings: store.Settings = {
+            "dataset": config.dataset,
+            "limit": config.limit,
+            "data": zlib.crc32(np.asarray(self.train.y).tobytes()),
+            "model": dataclasses.asdict(config.model),
+            "pipeline": plain(config.pipeline),
+            "training": dataclasses.asdict(config.original),
+            "seed": config.original_seed,
+        }
+        if config.validation:
+            settings["validation"] = config.validation
+        if audit is not None:
+            settings["population"] = [audit, number]
+        return settings
+
+    def find_original(self, audit: str | None = None, number: int = 0) -> Variables | None:
+        """The original model, if it was trained before; a damaged one is set aside."""
+        settings = self.original_settings(audit, number)
+        where = self._original_path(settings)
+        try:
+            return checkpoint.load(where, self.model, settings).variables
+        except FileNotFoundError:
+            return None
+        except checkpoint.CheckpointError as error:
+            if machine.primary():
+                console.warn(f"{error}; it is set aside as {checkpoint.set_aside(where).name} and trained anew")
+            return None
+
+    def original(self, audit: str | None = None, number: int = 0) -> Variables:
+        """The original model: the one trained before, or else it is trained and kept. Other processes wait for it."""
+        settings = self.original_settings(audit, number)
+        with machine.claim(self._original_path(settings), wait=True):
+            found = self.find_original(audit, number)
+            if machine.agree(found is None):
+                found = self._train_original(keys.original(self.config.original_seed, audit, number), settings)
+            assert found is not None
+            return found
+
+    def _original_path(self, settings: store.Settings) -> Path:
+        name = f"{self.config.dataset}-{self.config.model.architecture}-{digest(settings)}"
+        return Path(self.config.checkpoint_dir) / name
+
+    def _train_original(self, key: jax.Array, settings: store.Settings) -> Variables:
+        with console.progress_bar("original model") as progress, machine.measure() as span:
+            variables = self.train_original(key, progress)
+            jax.block_until_ready(variables)
+        predictor = Predictor((variables,), self.model, self.config.pipeline)
+        checkpoint.save(self._original_path(settings), predictor, settings)
+        accuracy = evaluate.accuracy(evaluate.outputs(predictor, self.test.x).logits, self.test.y)
+        console.say(f"original model: T_s {accuracy:.2f}, {span}")
+        return variables
+
+    def train_original(self, key: jax.Array, progress: loop.Listener | None = None) -> Variables:
+        """Trains an original model and keeps nothing."""
+        options = self.config
+        return camu_jax.train(
+            key, self.model, self.train, options.original, pipeline=options.pipeline, progress=progress
+        )
+
+
+def open_experiment(config: Config) -> Experiment:
+    """Checks folders, task and data, and loads the data.
+
+    Raises:
+      UsageError, camu_jax.data.DataError: bad input, found before any work starts.
+    """
+    for folder in (config.out, config.checkpoint_dir, config.cache_dir):
+        _check_writable(folder)
+    jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    machine.use(config.devices)
+    info = data.DATASETS[config.dataset]
+    size = info.train_size if config.limit is None else config.limit
+    try:
+        _validate.between(2, info.train_size, limit=size)
+        _validate.between(0, size - 2, validation=config.validation)
+        task = parse_task(config.task, info.num_classes, size - config.validation)
+        train, test = data.load(
+            config.dataset,
+            data_dir=config.data_dir,
+            limit=config.limit,
+            cache_dir=Path(config.cache_dir, "data"),
+            on_device=not config.stream,
+        )
+        if config.validation:
+            held = splits.random_rows(keys.validation(config.original_seed), len(train), config.validation)
+            test, train = splits.split(train, held)
+        task.split(keys.split(config.seeds[0]), train)
+    except data.DataError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Experiment(config, task, train, test, _model(config, info))
+
+
+def _model(config: Config, info: data.DataSet) -> camu_jax.Model:
+    for name, values in (("mean", config.pipeline.mean), ("std", config.pipeline.std)):
+        if len(values) not in (1, info.image_shape[2]):
+            raise UsageError(f"pipeline.{name} is {values}; allowed: 1 or {info.image_shape[2]} numbers")
+    shape = config.pipeline.image_shape(info.image_shape)
+    model = config.model.build(info.num_classes, shape)
+    try:
+        jax.eval_shape(model.init, jax.random.key(0))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"model.architecture {config.model.architecture} does not take {shape} images ({error})"
+        ) from None
+    return model
+
+
+def _check_writable(folder: str) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"folder {folder} cannot be written ({error.strerror}); name another") from None
+
+
+def plain(settings: object) -> store.Settings:
+    """A settings dataclass as JSON would return it (tuples become lists)."""
+    assert dataclasses.is_dataclass(settings) and not isinstance(settings, type)
+    return dict(json.loads(json.dumps(dataclasses.asdict(settings))))
+
+
+def digest(settings: store.Settings) -> str:
+    """A short name for settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,206 @@
+"""The machine: which devices and processes work, how long a block takes on them, and what is written down of them."""
+
+import contextlib
+import dataclasses
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from camu_jax import _validate
+from experiments import console, store
+from experiments.flags import UsageError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hosts:
+    """Several processes, one for each machine, that run the same command and share the folders."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where the processes find each other; None is a process on its own."""
+    processes: int = 1
+    """How many processes there are."""
+    process: int = 0
+    """Which of them this is, from 0. Process 0 alone prints and writes."""
+
+    def __post_init__(self) -> None:
+        _validate.at_least(1, processes=self.processes)
+        _validate.between(0, self.processes - 1, process=self.process)
+        if (self.coordinator is None) != (self.processes == 1):
+            raise ValueError(
+                f"coordinator is {self.coordinator} and processes {self.processes}; allowed: HOST:PORT and 2 or more, "
+                "or neither"
+            )
+
+
+def connect(hosts: Hosts) -> None:
+    """Waits for the other processes; call before anything else of JAX.
+
+    Raises:
+      UsageError: they do not find each other.
+    """
+    if hosts.coordinator is None:
+        return
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # programs that overlap would mix up their sums
+    try:
+        jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"the processes do not find each other at {hosts.coordinator} ({error})") from None
+    if not primary():
+        console.silence()
+
+
+def use(count: int) -> None:
+    """Makes the minibatches of everything that follows be split over `count` devices of each process.
+
+    Raises:
+      UsageError: there are not so many.
+    """
+    found = jax.local_device_count()
+    if not 1 <= count <= found:
+        raise UsageError(f"devices is {count}; allowed: 1 to {found}, the {jax.default_backend()} devices here")
+    if count * jax.process_count() == 1:
+        return
+    of_process: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        of_process.setdefault(device.process_index, []).append(device)
+    chosen = [device for devices in of_process.values() for device in devices[:count]]
+    axis = (jax.sharding.AxisType.Auto,)
+    jax.set_mesh(jax.make_mesh((len(chosen),), ("data",), axis_types=axis, devices=chosen))
+
+
+def primary() -> bool:
+    """Whether this process prints and writes."""
+    return jax.process_index() == 0
+
+
+def agree(flag: bool) -> bool:
+    """What process 0 holds for true; all of them have to ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(flag)))
+
+
+@contextlib.contextmanager
+def claim(where: Path, *, wait: bool) -> Iterator[bool]:
+    """As `store.claim`; of several processes that run one command, process 0 holds it for all of them."""
+    if not primary():
+        yield agree(False)
+        return
+    with store.claim(where, wait=wait) as ours:
+        yield agree(ours)
+
+
+# --- time ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Span:
+    """What a measured block took: `seconds` without compilation, `compile_seconds` for tracing and compiling."""
+
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s (and {self.compile_seconds:.1f} s compiling)"
+
+
+@contextlib.contextmanager
+def measure() -> Iterator[Span]:
+    """Times a block; wait for its results inside (`jax.block_until_ready`)."""
+    span = Span()
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith("/jax/core/compile/"):
+            span.compile_seconds += duration_secs
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    start = time.perf_counter()
+    try:
+        yield span
+    finally:
+        wall = time.perf_counter() - start
+        jax.monitoring.unregister_event_duration_listener(listen)
+        span.compile_seconds = min(span.compile_seconds, wall)
+        span.seconds = wall - span.compile_seconds
+
+
+def words(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+# --- what results say of the machine ------------------------------------------------------------------------------
+
+
+def provenance() -> store.Result:
+    """Device, package versions, git revision and peak of memory of this process."""
+    versions = {"python": platform.python_version()}
+    for name in ("jax", "jaxlib", "flax", "optax", "numpy", "camu_jax"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "device": device_name(),
+        "devices": max(1, jax.sharding.get_abstract_mesh().size),
+        "platform": jax.devices()[0].platform,
+        "versions": versions,
+        "git": _revision(),
+        "peak_memory_mib": peak_memory(),
+    }
+
+
+def peak_memory() -> dict[str, float | None]:
+    """The most memory that this process has held so far, in MiB.
+
+    Returns:
+      `host`; `device`, of the device that held most, None where devices do not tell (the CPU's memory is the host's).
+    """
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    known = [peak / 2**20 for peak in peaks if peak is not None]
+    return {"host": peak_host_memory(), "device": max(known, default=None)}
+
+
+def peak_host_memory() -> float:
+    """The most memory of the host that this process has held so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def device_name() -> str:
+    """The device in words: a GPU's name, or the processor and how many cores this process may use."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return str(device.device_kind)
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def _revision() -> str | None:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

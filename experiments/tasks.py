@@ -1,0 +1,134 @@
+"""Unlearning tasks as the command line names them: which training examples shall be forgotten (section 4.1.3)."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from camu_jax import Examples, splits
+
+Kind = Literal["data", "class", "indices"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A parsed task.
+
+    Attributes:
+      name: as the user wrote it; `indices:FILE` becomes `indices-<stem>`, so that it can name a folder.
+      kind: `data` (random examples), `class` (whole classes) or `indices` (given examples).
+      percent: of a `data` task.
+      classes: of a `class` task, ascending.
+      rows: of an `indices` task, ascending.
+    """
+
+    name: str
+    kind: Kind
+    percent: int = 0
+    classes: tuple[int, ...] = ()
+    rows: tuple[int, ...] = ()
+
+    def split(self, key: jax.Array, train: Examples) -> tuple[Examples, Examples]:
+        """Splits the training set into forget and retain set.
+
+        Args:
+          key: a `jax.random` key; used by `data` tasks only.
+          train: the training set D.
+
+        Returns:
+          F and R; together they are D, both in D's order.
+
+        Raises:
+          ValueError: F or R would be empty (a class that the training set does not hold, say).
+        """
+        try:
+            return splits.split(train, self._rows(key, train))
+        except ValueError as error:
+            raise ValueError(f"task {self.name}: {error}") from None
+
+    def _rows(self, key: jax.Array, train: Examples) -> splits.Rows:
+        if self.kind == "data":
+            return splits.random_rows(key, len(train), round(len(train) * self.percent / 100))
+        if self.kind == "class":
+            return np.isin(np.asarray(train.y), self.classes)
+        return np.array(self.rows)
+
+
+ALLOWED = "dataP with P from 1 to 90, classK or classK,L, indices:FILE (.npy or .txt)"
+
+
+def kind_of(text: str) -> Kind:
+    """The kind of a task that is not checked yet."""
+    return "class" if text.startswith("class") else "indices" if text.startswith("indices:") else "data"
+
+
+def parse_task(text: str, num_classes: int, num_examples: int) -> Task:
+    """Reads a task and checks it against the data set.
+
+    Args:
+      text: `dataP`, `classK`, `classK,L,...` or `indices:FILE`.
+      num_classes: C of the data set.
+      num_examples: length of the training set.
+
+    Returns:
+      The task.
+
+    Raises:
+      ValueError: unknown form; P, a class or an index out of range; duplicates; every class removed; an index file
+        that is missing, empty, unreadable or names every training example.
+    """
+    if match := re.fullmatch(r"data(-?\d+)", text):
+        percent = int(match[1])
+        if not 1 <= percent <= 90:
+            raise ValueError(f"task {text}: P is {percent}; allowed: 1 to 90")
+        if not 0 < round(num_examples * percent / 100) < num_examples:
+            raise ValueError(f"task {text}: {percent}% of {num_examples} examples leaves F or R empty")
+        return Task(text, "data", percent=percent)
+    if match := re.fullmatch(r"class(-?\d+(?:,-?\d+)*)", text):
+        classes = [int(k) for k in match[1].split(",")]
+        for k in classes:
+            if not 0 <= k < num_classes:
+                raise ValueError(f"task {text}: class {k} is out of range; allowed: 0 to {num_classes - 1}")
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"task {text}: a class stands twice; allowed: each class once")
+        if len(classes) == num_classes:
+            raise ValueError(f"task {text}: every class is removed; allowed: at most {num_classes - 1} of them")
+        return Task(text, "class", classes=tuple(sorted(classes)))
+    if text.startswith("indices:"):
+        path = Path(text.removeprefix("indices:"))
+        rows = _read_indices(path, num_examples)
+        return Task(f"indices-{path.stem}", "indices", rows=tuple(sorted(rows)))
+    raise ValueError(f"task is {text!r}; allowed: {ALLOWED}")
+
+
+def _read_indices(path: Path, num_examples: int) -> list[int]:
+    """The numbers of training examples in a .npy or .txt file, checked."""
+    if path.suffix not in (".npy", ".txt"):
+        raise ValueError(f"task: index file {path} has the ending {path.suffix!r}; allowed: .npy or .txt")
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            values = np.array([int(word) for word in path.read_text().split()], np.int64)
+    except OSError as error:
+        raise ValueError(f"task: index file {path} cannot be read ({error.strerror or error})") from None
+    except (ValueError, OverflowError, EOFError) as error:
+        raise ValueError(
+            f"task: index file {path} cannot be read as numbers ({error}); allowed: whole numbers"
+        ) from None
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.integer) or values.ndim != 1:
+        raise ValueError(f"task: index file {path} is not one list of whole numbers; allowed: integers, shape [N]")
+    if not len(values):
+        raise ValueError(f"task: index file {path} is empty; allowed: at least one number")
+    if values.min() < 0 or values.max() >= num_examples:
+        bad = int(values[(values < 0) | (values >= num_examples)][0])
+        raise ValueError(f"task: index file {path} holds {bad}; allowed: 0 to {num_examples - 1}")
+    unique, counts = np.unique(values, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"task: index file {path} holds {int(unique[counts > 1][0])} twice; allowed: each number once")
+    if len(values) == num_examples:
+        raise ValueError(f"task: index file {path} names every training example; allowed: fewer than {num_examples}")
+    return [int(v) for v in values]
