@@ -17,7 +17,6 @@ from experiments.config import AuditName
 from experiments.experiment import digest, plain
 from experiments.job import Job
 
-
 Margins = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 """Margins of one model, `[examples]`, or of many, `[models, examples]`."""
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -173,7 +174,7 @@ def test_what_an_interrupted_save_leaves_is_no_checkpoint(tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_sha256", die)
+        patch.setattr(Path, "write_text", die)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path / "c", predictor(VARIABLES), DESCRIPTION)
     (left,) = tmp_path.iterdir()

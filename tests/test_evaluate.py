@@ -98,13 +98,17 @@ def test_augmentation_applies_to_forget_and_retain_set_only(key):
     assert (again[:32] != again[32:]).any(), "two batches were augmented alike"
 
 
-def test_reports_of_a_method_need_no_new_program(predictor):
-    from camu_jax.evaluate import _call
+def test_reports_of_a_method_are_no_part_of_the_prediction_and_need_no_new_program(predictor):
+    traced = []
 
-    outputs(predictor, TEST.x)
-    before = _call._cache_size()
-    outputs(Predictor(predictor.members, ORACLE, info={"steps": jnp.float32(3)}), TEST.x)
-    assert _call._cache_size() == before
+    def apply(variables, x, *, train, key=None):
+        traced.append(len(x))
+        return _apply(variables, x, train=train)
+
+    model = Model(ORACLE.init, apply)
+    plain, told = (Predictor(predictor.members, model, info=info) for info in ({}, {"steps": jnp.float32(3)}))
+    chex.assert_trees_all_equal(outputs(plain, TEST.x), outputs(told, TEST.x))
+    assert traced == [8]
 
 
 @pytest.mark.parametrize(("n", "batch_size", "message"), [(0, 5, "number of images is 0"), (3, 0, "batch_size is 0")])

@@ -80,10 +80,16 @@ def test_a_subset_visits_its_own_rows_only(key, scan):
 
 
 def test_subsets_of_the_same_rows_share_one_program(key):
-    visits(rows(30, 2, subset=jnp.arange(4)), key=key, epochs=1)
-    before = loop._single._cache_size()
-    visits(rows(30, 2, subset=jnp.arange(10, 16)), key=key, epochs=1)
-    assert loop._single._cache_size() == before
+    traced = []
+
+    def step(state, batch, *, key):
+        traced.append(len(batch))
+        return state + batch.sum(), {}
+
+    for subset, total in ((jnp.arange(4), 6), (jnp.arange(10, 16), 75)):
+        stream = rows(30, 2, subset=subset)
+        assert int(loop.run(step, jnp.int32(0), stream, key=key, epochs=1, scan=False)) == total
+    assert traced == [2]
 
 
 def test_the_key_alone_decides(key):
@@ -209,6 +215,13 @@ def test_errors(key, streams, epochs, message):
         visits(*streams, key=key, epochs=epochs)
 
 
+def test_where_the_loop_runs():
+    """Where programs run that are called now, whichever device comes first."""
+    with jax.default_device(jax.devices("cpu")[1]):
+        assert loop.on_cpu()
+    assert loop.on_cpu() == (jax.default_backend() == "cpu")
+
+
 def test_rows_in_host_memory_give_the_same(key, tmp_path):
     """NumPy arrays, memory-mapped ones as well, beside rows on the device."""
     np.save(tmp_path / "rows.npy", np.arange(7, dtype=np.int32))
@@ -216,5 +229,6 @@ def test_rows_in_host_memory_give_the_same(key, tmp_path):
     subset = jnp.array([0, 2, 3, 6])
     expected = visits(rows(7, 3), rows(9, 2), rows(7, 2, subset=subset), key=key, epochs=2)
     streams = Stream(mapped, 3), rows(9, 2), Stream(np.asarray(mapped), 2, subset=subset)
+    assert [stream.in_host_memory for stream in streams] == [True, False, True]
     found = visits(*streams, key=key, epochs=2, scan=True)
     jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -6,7 +6,6 @@ other oracles beside each.
 """
 
 import numpy as np
-import scipy.special
 
 from camu_jax import _validate
 from camu_jax.audits.estimates import Estimate, Evidence, mean
@@ -142,6 +141,8 @@ def jensen_shannon(logits: np.ndarray, other: np.ndarray) -> np.ndarray:
     Returns:
       `[...]`, nats, 0 to log 2.
     """
+    import scipy.special
+
     p, q = (scipy.special.softmax(np.asarray(x, np.float64), axis=-1) for x in (logits, other))
     m = (p + q) / 2
     return np.sum(scipy.special.rel_entr(p, m) + scipy.special.rel_entr(q, m), axis=-1) / 2

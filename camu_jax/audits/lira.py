@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 
 from camu_jax import _validate
-from camu_jax.audits.estimates import CONFIDENCE, Estimate, Evidence
+from camu_jax.audits.estimates import NORMAL_REACH, Estimate, Evidence
 
 RETAINED, FORGOTTEN, NEVER = 0, 1, 2
 """What an example was to a model."""
@@ -48,8 +47,9 @@ class Shadows:
 def deal(key: jax.Array, examples: int, halves: int, share: float) -> Shadows:
     """Draws random halves of a training set and cuts each into forget sets, with a shadow model for each of them.
 
-    So every example is forgotten once by each half that holds it (but for the rest of the cutting). Of 8 examples, two
-    halves and a share of 1/4 give four models: half 0 holds four rows, its first model forgets one of them...
+    So every example is forgotten once by each half that holds it, but for what is left over where the forget sets do
+    not fill the half. Of 8 examples, two halves and a share of 1/4 give eight models: half 0 holds four rows, each of
+    its four models forgets another one of them and retains the other three, and none ever saw the rest.
 
     Args:
       key: a `jax.random` key; consumed.
@@ -203,7 +203,7 @@ def audit(
         if found is not None:
             left.append(found[0])
     spread = (len(left) - 1) * np.var(left, axis=0) if len(left) > 1 else np.full(4, np.inf)
-    reach = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(spread)
+    reach = NORMAL_REACH * np.sqrt(spread)
     estimates = []
     for value, r in zip(figures, reach):
         estimates.append(Estimate(value, max(0.0, float(value - r)), min(1.0, float(value + r))))
@@ -232,6 +232,20 @@ def _judge(ratio: np.ndarray, positive: np.ndarray) -> tuple[tuple[float, ...], 
     false_positives = np.cumsum(n[::-1])[::-1]  # of a threshold just below each pair
     rates = [float(p[false_positives <= rate].sum()) for rate in (0.01, 0.001)]
     return (float(np.nanmean(by_example)), curve, *rates), by_example
+
+
+def by_example_histogram(by_example: np.ndarray, *, bins: int = 10) -> np.ndarray:
+    """Counts examples by their balanced accuracy: those that are remembered stand out where the mean is at chance.
+
+    Args:
+      by_example: of each example, `[N]`, as `Audit` has it; nan is left out.
+      bins: of equal width from 0 to 1.
+
+    Returns:
+      `[bins]`, integer.
+    """
+    judged = by_example[np.isfinite(by_example)]
+    return np.histogram(judged, bins=bins, range=(0, 1))[0]
 
 
 def null_state(key: jax.Array, state: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
@@ -277,6 +291,5 @@ def evidence(key: jax.Array, margins: np.ndarray, state: np.ndarray, *, clusters
         judged = audit(margins, state, clusters=clusters, seen=seen)
         for name in ("balanced_accuracy", "auc", "tpr_at_1_fpr", "tpr_at_01_fpr"):
             found[prefix + name] = getattr(judged, name)._replace(null=getattr(null, name).value)
-        shares = judged.by_example[np.isfinite(judged.by_example)]
-        details[f"{prefix}by_example_histogram"] = np.histogram(shares, bins=10, range=(0, 1))[0].tolist()
+        details[f"{prefix}by_example_histogram"] = by_example_histogram(judged.by_example).tolist()
     return Evidence(found, details=details)

@@ -219,7 +219,8 @@ def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
         for kind, audit in audits(result).items():
             for name, entry in audit.items():
                 known = entry if isinstance(entry, dict) else {"value": entry}
-                if "value" in known and not isinstance(entry, list | str):  # no settings, no histograms
+                # No settings and no histograms; None is a figure that there is not, such as steps never reached.
+                if known.get("value") is not None and not isinstance(entry, list | str):
                     ends = [known.get(end) for end in ("low", "high", "null")]
                     numbers = [number(end) if isinstance(end, int | float) else math.nan for end in ends]
                     figures.append((printable(kind), *job, printable(name), number(known["value"]), *numbers))

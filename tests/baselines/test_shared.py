@@ -4,13 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from camu_jax import Camu, Predictor, evaluate, loop, unlearn
+from camu_jax import Camu, Problem, from_linen, loop, unlearn
 from camu_jax.methods.camu import ABLATIONS
 from camu_jax.training import train_step
-from tests.baselines.support import KEY, LINEAR, same, student, whole
+from tests.baselines.support import CLASSES, KEY, LINEAR, QUICK, quick, same, student, whole
+from tests.helpers import Normed, fresh
 
 
 def test_ablations_remove_their_terms(linear, monkeypatch):
@@ -45,10 +45,28 @@ def test_loop_runs_over_a_subset(linear, shuffle):
     assert same(loop.run(train_step, state, subset, key=KEY, epochs=2).variables, expected.variables)
 
 
-def test_info_is_no_part_of_the_prediction(linear):
-    plain = Predictor((linear.original,), LINEAR)
-    told = dataclasses.replace(plain, info={"crossed": jnp.float32(0.5)})
-    programs = evaluate._call._cache_size()
-    outputs = [evaluate.outputs(p, linear.forget.x).logits for p in (plain, told)]
-    np.testing.assert_array_equal(*outputs)
-    assert evaluate._call._cache_size() <= programs + 1
+@pytest.mark.parametrize("name", [*QUICK, "camu"])
+def test_every_state_keeps_its_types(name, digits, monkeypatch):
+    """Shapes, dtypes and weak types, also of a model in bfloat16: what `jax.lax.scan` asks of a carry."""
+
+    def run(step, state, *streams, key, **_):
+        batches = [jax.tree.map(lambda a: a[:16], stream.rows) for stream in streams]
+        with jax.numpy_dtype_promotion("standard"):
+            before = jax.eval_shape(lambda s: s, state)
+            after = jax.eval_shape(lambda s: step(s, *batches, key=key)[0], state)
+        assert jax.tree.structure(after) == jax.tree.structure(before)
+        for (at, old), new in zip(jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True):
+            types = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in (old, new)]
+            assert types[0] == types[1], jax.tree_util.keystr(at)
+        steps.append(step)
+        return state
+
+    steps = []
+    monkeypatch.setattr(loop, "run", run)
+    model = from_linen(Normed(CLASSES), (28, 28, 1))
+    settings = Camu(epochs=1) if name == "camu" else quick(name)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        original = jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), fresh(model))
+        with jax.numpy_dtype_promotion("standard"):
+            unlearn(KEY, Problem(model, original, digits[:32], digits[32:]), settings)
+    assert steps
