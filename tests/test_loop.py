@@ -104,6 +104,20 @@ def test_every_step_has_its_own_key(key):
     assert len(set(keys)) == 45
 
 
+def test_no_step_draws_what_the_order_drew(key):
+    """Epochs of as many steps as rows; a step permutes the rows by its key as it is, and by its first child."""
+
+    def step(state, batch, *, key):
+        drawn = jnp.stack([jax.random.permutation(k, 9) for k in (key, jax.random.split(key, 1)[0])])
+        log, tables, count = state
+        return (log.at[count].set(batch[0]), tables.at[count].set(drawn), count + 1), {}
+
+    state = jnp.zeros(18, jnp.int32), jnp.zeros((18, 2, 9), jnp.int32), jnp.int32(0)
+    log, tables, _ = loop.run(step, state, rows(9, 1), key=key, epochs=2)
+    drawn = {tuple(row) for row in tables.reshape(-1, 9).tolist()}
+    assert len(drawn) == 36 and drawn.isdisjoint(tuple(order) for order in log.reshape(2, 9).tolist())
+
+
 def test_a_later_epoch_goes_on_with_the_earlier_run(key):
     (whole,), keys = visits(rows(9, 2), key=key, epochs=3)
     (rest,), rest_keys = visits(rows(9, 2), key=key, epochs=2, first_epoch=1)

@@ -1,7 +1,9 @@
 """The audit of one model: every attack that needs no population of models."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from camu_jax.problem import Predictor, Problem
 from camu_jax.types import Examples
 
 _FOLDS = 10  # of the loss attack's cross-validation
+_LEAST = 5  # test examples that the paper's attack needs, to learn from some and to be scored on others
 _SIGNALS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "loss": signals.loss,
     "entropy": lambda logits, y: signals.entropy(logits),
@@ -38,7 +41,7 @@ def audit(
       key: a `jax.random` key; consumed.
       predictor: the unlearned model. An ensemble is audited by its mean probabilities: votes have too few levels.
       problem: what was forgotten and retained.
-      test: examples that no model was trained on, at least 5.
+      test: examples that no model was trained on.
       null: a retrained model. Its own figures under the same attacks are the null level, and its predictions what
         `js_forget` compares with. None leaves the null level open.
       classes: the removed classes of class removal: test examples of these alone are compared with the forget set, or
@@ -48,78 +51,135 @@ def audit(
       The paper's attack success rate `M` and its balanced figures (see `membership.paper`), areas under the curve of
       three signals, the `loss_attack` of the unlearning challenge, and with `null` the Jensen-Shannon divergence
       `js_forget`, in nats. Intervals are honest for small sets, and a note says where that makes them wide; figures
-      that cannot be had are left out, and a note says why.
+      that cannot be had are left out, and a note says what they need.
 
     Raises:
-      ValueError: the test set has fewer than 5 examples, or none of the removed classes beyond those that the attacker
-        learns from; or a model's outputs are not finite.
       TypeError, ValueError: as `Problem.validate`.
+      ValueError: `test` does not fit the problem, or holds none of the removed classes beyond the examples that the
+        attacker learns from; or a model has another number of classes, or outputs that are not finite.
     """
     problem.validate()
-    test.validate("test")
-    found, notes = _attack(key, "predictor", predictor, problem, test, classes)
-    if null is not None:
-        reference, _ = _attack(key, "null", null, problem, test, classes)
-        for name, estimate in found.items():
-            found[name] = estimate._replace(null=reference[name].value)
-        logits = [_logits(name, p, problem.forget) for name, p in (("predictor", predictor), ("null", null))]
-        found["js_forget"] = estimates.mean(divergence.jensen_shannon(*logits), lowest=0.0)
-    if len(problem.forget) < estimates.SMALL:
-        low, high = found["auc"].low, found["auc"].high
-        assert low is not None and high is not None
-        notes.append(
-            f"The forget set has {len(problem.forget)} examples: the intervals are wide (that of auc by "
-            f"{high - low:.2f}), and little can be said of so few."
-        )
-    return Evidence(found, tuple(notes))
-
-
-def _attack(
-    key: jax.Array, name: str, predictor: Predictor, problem: Problem, test: Examples, classes: Sequence[int]
-) -> tuple[dict[str, Estimate], list[str]]:
-    """The figures of one model, and notes on what could not be had."""
+    _check(problem, test)
     rows_key, paper_key, loss_key = jax.random.split(key, 3)
-    forget, retain = problem.forget, problem.retain
-    rows = membership.paper_rows(rows_key, len(forget), len(retain), len(test))
-    of_test, of_forget = _logits(name, predictor, test), _logits(name, predictor, forget)
-    of_members = _logits(name, predictor, retain[jnp.asarray(rows.member)])
 
-    # What the forget set is compared with: test examples that the attacker did not learn from.
-    matched = np.arange(len(rows.nonmember), len(test))
-    if classes:
-        matched = matched[np.isin(np.asarray(test.y)[matched], classes)]
-    if not len(matched):
+    # Of the first test examples the attacker learns what non-members look like; the others stand beside the forget set.
+    rows, compared = None, np.arange(len(test))
+    if len(test) >= _LEAST:
+        rows = membership.paper_rows(rows_key, len(problem.forget), len(problem.retain), len(test))
+        compared = compared[len(rows.nonmember) :]
+    candidates = len(compared)
+    if len(classes):
+        compared = compared[np.isin(np.asarray(test.y)[compared], list(classes))]
+    if not len(compared):
         raise ValueError(
-            f"test has no example of the classes {tuple(classes)} among its last {len(test) - len(rows.nonmember)}; "
+            f"test has no example of the classes {tuple(classes)} among its last {candidates}; "
             "allowed: a test set with examples to compare the forget set with"
         )
 
-    found = membership.paper(
-        paper_key,
-        member=of_members,
-        nonmember=of_test[rows.nonmember],
-        forget=of_forget,
-        unseen=of_test[rows.unseen],
-        matched=of_test[matched],
+    def figures(said: _Said) -> dict[str, Estimate]:
+        found = _paper(paper_key, said, rows, compared) if rows is not None else {}
+        return found | _signals(loss_key, said, problem.forget.y, test.y, compared)
+
+    said = _ask("predictor", predictor, problem, test, rows)
+    found = figures(said)
+    if null is not None:
+        reference = _ask("null", null, problem, test, rows)
+        for name, level in figures(reference).items():  # sets of the same sizes: the same figures
+            found[name] = found[name]._replace(null=level.value)
+        distance = divergence.jensen_shannon(said.forget, reference.forget)
+        found["js_forget"] = estimates.mean(distance, lowest=0.0, highest=math.log(2))
+    return Evidence(found, _notes(found, len(problem.forget), len(compared)))
+
+
+def _check(problem: Problem, test: Examples) -> None:
+    """Refuses a test set that does not belong to the problem."""
+    test.validate("test")
+    forget = problem.forget
+    if test.x.shape[1:] != forget.x.shape[1:] or test.x.dtype != forget.x.dtype:
+        raise ValueError(
+            f"test images are {test.x.dtype}{test.x.shape[1:]}, forget images {forget.x.dtype}{forget.x.shape[1:]}; "
+            "allowed: the same"
+        )
+    if test.num_classes != forget.num_classes:
+        raise ValueError(
+            f"test.num_classes is {test.num_classes}, forget.num_classes {forget.num_classes}; allowed: the same"
+        )
+
+
+class _Said(NamedTuple):
+    """Logits of one model: of the forget set, of the test set, and of the retained examples that the attacker sees."""
+
+    forget: np.ndarray
+    test: np.ndarray
+    member: np.ndarray | None
+
+
+def _ask(name: str, predictor: Predictor, problem: Problem, test: Examples, rows: membership.Rows | None) -> _Said:
+    """Runs the model on all that the attacks look at; `name` is what the caller calls it."""
+    mean = dataclasses.replace(predictor, aggregate="mean")  # votes have too few levels
+
+    def ask(examples: Examples) -> np.ndarray:
+        logits = np.asarray(evaluate.outputs(mean, examples.x).logits)
+        if logits.shape[1:] != (examples.num_classes,):
+            raise ValueError(
+                f"{name} returns logits of shape {logits.shape[1:]} for an image; allowed: {(examples.num_classes,)}, "
+                "as num_classes says"
+            )
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{name} returns NaN or infinity; allowed: a model with finite outputs")
+        return logits
+
+    member = None if rows is None else ask(problem.retain[jnp.asarray(rows.member)])
+    return _Said(ask(problem.forget), ask(test), member)
+
+
+def _paper(key: jax.Array, said: _Said, rows: membership.Rows, compared: np.ndarray) -> dict[str, Estimate]:
+    assert said.member is not None
+    return membership.paper(
+        key,
+        member=said.member,
+        nonmember=said.test[rows.nonmember],
+        forget=said.forget,
+        unseen=said.test[rows.unseen],
+        matched=said.test[compared],
     )
+
+
+def _signals(
+    key: jax.Array, said: _Said, forget_y: jax.Array, test_y: jax.Array, compared: np.ndarray
+) -> dict[str, Estimate]:
+    """Areas under the curve of one number an example, and the loss attack where both sides can be cut in two."""
+    found = {}
+    for name, signal in _SIGNALS.items():
+        inside = np.asarray(signal(jnp.asarray(said.forget), jnp.asarray(forget_y)))
+        outside = np.asarray(signal(jnp.asarray(said.test[compared]), jnp.asarray(test_y[compared])))
+        found[f"{name}_auc"] = estimates.auc(-inside, -outside)  # members have the smaller loss
+        folds = min(_FOLDS, len(inside), len(outside))
+        if name == "loss" and folds >= 2:
+            found["loss_attack"] = membership.loss_attack(key, inside, outside, folds=folds)
+    return found
+
+
+def _notes(found: dict[str, Estimate], forget: int, compared: int) -> tuple[str, ...]:
+    """What is left out, and where the intervals say little."""
     notes = []
-    unseen = test[jnp.asarray(matched)]
-    for signal_name, signal in _SIGNALS.items():
-        inside = np.asarray(signal(jnp.asarray(of_forget), jnp.asarray(forget.y)))
-        outside = np.asarray(signal(jnp.asarray(of_test[matched]), jnp.asarray(unseen.y)))
-        found[f"{signal_name}_auc"] = estimates.auc(-inside, -outside)  # members have the smaller loss
-        if signal_name == "loss":
-            folds = min(_FOLDS, len(inside), len(outside))
-            if folds < 2:
-                notes.append("loss_attack is left out: it needs 2 forget and 2 test examples.")
-            else:
-                found["loss_attack"] = membership.loss_attack(loss_key, inside, outside, folds=folds)
-    return found, notes
+    if "M" not in found:
+        notes.append(
+            "M, balanced_accuracy, auc, tpr_at_1_fpr and forget_as_member are left out: the paper's attack needs "
+            f"{_LEAST} test examples."
+        )
+    if "loss_attack" not in found:
+        notes.append("loss_attack is left out: it needs 2 forget and 2 test examples.")
+    name = "auc" if "auc" in found else "loss_auc"
+    low, high = found[name].low, found[name].high
+    assert low is not None and high is not None
+    wide = f"the intervals are wide (that of {name} by {high - low:.2f}), and little can be said of so few."
+    if compared < estimates.SMALL:
+        notes.append(f"The test set has {_examples(compared)} to compare with: {wide}")
+    if forget < estimates.SMALL:
+        notes.append(f"The forget set has {_examples(forget)}: {wide}")
+    return tuple(notes)
 
 
-def _logits(name: str, predictor: Predictor, examples: Examples) -> np.ndarray:
-    mean = dataclasses.replace(predictor, aggregate="mean")
-    logits = np.asarray(evaluate.outputs(mean, examples.x).logits)
-    if not np.isfinite(logits).all():
-        raise ValueError(f"{name} returns NaN or infinity; allowed: a model with finite outputs")
-    return logits
+def _examples(count: int) -> str:
+    return f"{count} example{'' if count == 1 else 's'}"

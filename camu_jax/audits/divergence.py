@@ -10,6 +10,8 @@ import numpy as np
 from camu_jax import _validate
 from camu_jax.audits.estimates import Estimate, Evidence, mean
 
+_EMPTY = 1e-5  # what an empty bin of the oracles counts as
+
 
 def klom(unlearned: np.ndarray, oracles: np.ndarray, *, bins: int = 20, clip: float = 100.0) -> np.ndarray:
     """KL divergence of margins (Georgiev et al., "Attribute-to-Delete", ICLR 2025): KL(unlearned || oracles).
@@ -32,7 +34,7 @@ def klom(unlearned: np.ndarray, oracles: np.ndarray, *, bins: int = 20, clip: fl
     low = np.minimum(a.min(0), b.min(0))
     width = np.maximum(a.max(0), b.max(0)) - low
     p, q = (_histogram(x, low, width, bins) for x in (a, b))
-    return np.sum(np.where(p > 0, p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, 1e-5))), 0.0), axis=0)
+    return np.sum(np.where(p > 0, p * (np.log(np.maximum(p, 1e-300)) - np.log(np.maximum(q, _EMPTY))), 0.0), axis=0)
 
 
 def _populations(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +169,7 @@ def evidence(unlearned: np.ndarray, oracles: np.ndarray, others: np.ndarray, par
     found: dict[str, Estimate] = {}
     for name, rows in parts.items():
         distance, null = (klom(margins[:, rows], oracles[:, rows]) for margins in (unlearned, others))
-        found[f"klom_{name}"] = mean(distance, null, lowest=0.0)
+        found[f"klom_{name}"] = mean(distance, null, lowest=0.0, highest=float(-np.log(_EMPTY)))
         found[f"klom_{name}_p95"] = Estimate(float(np.percentile(distance, 95)), null=float(np.percentile(null, 95)))
     epsilon, null = (
         forgetting_epsilon(m[:, parts["forget"]], oracles[:, parts["forget"]]) for m in (unlearned, others)

@@ -134,11 +134,12 @@ def balanced_accuracy(members: np.ndarray, others: np.ndarray, *, threshold: flo
     Returns:
       0 to 1; the interval is the mean of the two rates' intervals.
     """
-    hit, low_hit, high_hit, _ = proportion(int((members > threshold).sum()), len(members))
-    passed, low_passed, high_passed, _ = proportion(int((others <= threshold).sum()), len(others))
-    assert hit is not None and low_hit is not None and high_hit is not None
-    assert passed is not None and low_passed is not None and high_passed is not None
-    return Estimate((hit + passed) / 2, (low_hit + low_passed) / 2, (high_hit + high_passed) / 2)
+    true_positive, true_negative = float((members > threshold).mean()), float((others <= threshold).mean())
+    low_positive, high_positive = _interval_of_share(true_positive, len(members))
+    low_negative, high_negative = _interval_of_share(true_negative, len(others))
+    return Estimate(
+        (true_positive + true_negative) / 2, (low_positive + low_negative) / 2, (high_positive + high_negative) / 2
+    )
 
 
 def auc(members: np.ndarray, others: np.ndarray) -> Estimate:

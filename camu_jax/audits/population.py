@@ -1,10 +1,17 @@
 """Many models: making them, one by one or several in one program, and their margins, model by model.
 
-    arguments = [(key, original), ...]                            # of each model
-    margins = population.margins(make_one, arguments.__getitem__, len(arguments), examples)   # [models, examples]
+Every audit of populations is a pure function of a table of margins, `[models, examples]`. Two models that answer every
+image with the logits (b, 0), b = 1 and b = 2, and three examples of the classes 0, 1 and 1:
 
-`make_one(key, original)` is any function that returns a `Predictor`. With two models and three examples the margins are
-a table of two rows and three columns, and every audit of populations is a pure function of such tables.
+    def make_one(b):
+        return Predictor(({"params": b, "batch_stats": {}},), model)
+
+    population.margins(make_one, lambda k: (jnp.float32(k + 1),), 2, examples)
+    # [[1, -1, -1],
+    #  [2, -2, -2]]
+
+With two classes the margin is the logit of the label less the other: b for the class 0, and -b for the class 1. In
+earnest `make_one(key, original)` unlearns, and what all models share (the data, the settings) is in its closure.
 """
 
 import dataclasses
@@ -31,7 +38,8 @@ def make(make_one: Make, arguments: Sequence[tuple[Any, ...]], *, at_once: int =
     Args:
       make_one: makes one model. It is traced by `jax.vmap` where several are made at once, and must not decide
         anything outside of JAX then.
-      arguments: of each model, a tuple of pytrees; those of models made at once have the same shapes.
+      arguments: of each model, a tuple of pytrees; those of models made at once have the same shapes, and are stacked:
+        what all models share is better left to the closure of `make_one`, where it is there once.
       at_once: how many models are made in one program. Models made at once are those made one by one but for rounding.
 
     Yields:
@@ -79,7 +87,7 @@ def margins(
       count: models, K.
       examples: `N` of them.
       cache: margins `[N]` by the number of the model. Each model's are put there as soon as they are known, so that
-        work that was interrupted goes on with the next model. None keeps nothing.
+        work that was interrupted loses the models that were being made at once, and no others. None keeps nothing.
       at_once: as for `make`.
       progress: is called with the number of models that are there, and K, whenever one has been made.
 
@@ -92,11 +100,14 @@ def margins(
     _validate.at_least(1, count=count, at_once=at_once)
     kept: MutableMapping[int, np.ndarray] = {} if cache is None else cache
     missing = [k for k in range(count) if k not in kept]
+    done = count - len(missing)
     for first in range(0, len(missing), at_once):
+        # Arguments are asked for group by group: an original model each, which would not fit into memory all at once.
         numbers = missing[first : first + at_once]
         made = make(make_one, [arguments_of(k) for k in numbers], at_once=at_once)
         for k, predictor in zip(numbers, made, strict=True):
             kept[k] = margins_of(predictor, examples)
+            done += 1
             if progress is not None:
-                progress(count - len(missing) + missing.index(k) + 1, count)
+                progress(done, count)
     return np.stack([kept[k] for k in range(count)])

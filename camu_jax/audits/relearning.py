@@ -36,7 +36,11 @@ def curve(
 
     Returns:
       What was measured before the first epoch and after each: `epochs + 1` values.
+
+    Raises:
+      ValueError: there is no example.
     """
+    _validate.at_least(1, **{"number of examples": len(examples)})
     states = _states(predictor, settings)
     stream = loop.Stream(examples, settings.batch_size)
     total = settings.epochs * len(states) * stream.batches

@@ -219,11 +219,12 @@ def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
         for kind, audit in audits(result).items():
             for name, entry in audit.items():
                 known = entry if isinstance(entry, dict) else {"value": entry}
-                # No settings and no histograms; None is a figure that there is not, such as steps never reached.
-                if known.get("value") is not None and not isinstance(entry, list | str):
+                if "value" in known and not isinstance(entry, list | str):  # no settings, no histograms
                     ends = [known.get(end) for end in ("low", "high", "null")]
                     numbers = [number(end) if isinstance(end, int | float) else math.nan for end in ends]
-                    figures.append((printable(kind), *job, printable(name), number(known["value"]), *numbers))
+                    # None is a figure that there is not, such as steps that were not enough.
+                    value = math.nan if known["value"] is None else number(known["value"])
+                    figures.append((printable(kind), *job, printable(name), value, *numbers))
     frame = pd.DataFrame(figures, columns=["kind", *Job._fields, "name", "value", "low", "high", "null"])
     over_seeds = {"value": ["mean", "std"], "low": "min", "high": "max", "null": "mean"}
     tables = []
@@ -244,7 +245,7 @@ def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
 
 def _in_words(mean: float, spread: float, low: float, high: float, null: float) -> str:
     """A figure of an audit and what is known of it: `0.52 ± 0.01 [0.48, 0.57], null 0.5`; NaN is what is not known."""
-    text = f"{mean:.4g}" if math.isfinite(mean) else "not finite"
+    text = DASH if math.isnan(mean) else f"{mean:.4g}" if math.isfinite(mean) else "not finite"
     if math.isfinite(spread):
         text += f" ± {spread:.2g}"
     if not math.isnan(low) and not math.isnan(high):
