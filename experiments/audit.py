@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 import jax
@@ -12,16 +12,38 @@ import numpy as np
 import camu_jax
 from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate
 from camu_jax.audits import divergence, estimates, lira, population, relearning
-from experiments import console, keys, machine, store
+from experiments import console, grid, keys, machine, store
 from experiments.config import AuditName
 from experiments.experiment import digest, plain
-from experiments.job import Job
+from experiments.job import Job, make_together
 
 Margins = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 """Margins of one model, `[examples]`, or of many, `[models, examples]`."""
 
 
-def missing(job: Job) -> list[AuditName]:
+def piece(job: Job) -> grid.Piece[Job]:
+    """The result of a job, with its audits, as work to do."""
+    return grid.Piece(job, job.path(), missing, make, job.method, job.at_once)
+
+
+def missing(job: Job) -> bool:
+    """Whether a job lacks its result, or one of the wanted audits of it."""
+    return job.read() is None or bool(lacking(job))
+
+
+def make(jobs: Sequence[Job]) -> None:
+    """Makes what a job lacks, or several jobs of one method; the caller has claimed them."""
+    without = [job for job in jobs if machine.agree(job.read() is None)]
+    if len(without) > 1:
+        make_together(without, without[0].original())
+    elif without:
+        without[0].make(without[0].original())
+    for job in jobs:
+        for name in lacking(job):
+            add(job, name)
+
+
+def lacking(job: Job) -> list[AuditName]:
     """The wanted audits that the result lacks, or has with other settings."""
     config = job.experiment.config
     made = (job.read() or {}).get("audits", {})

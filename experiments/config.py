@@ -11,9 +11,8 @@ from camu_jax import Pipeline, Settings, TrainSettings, _validate
 from camu_jax.data import Name
 from camu_jax.methods import METHODS, Method, method_of
 from camu_jax.methods.camu import ABLATIONS
-from experiments import flags
+from experiments import UsageError, console
 from experiments.defaults import ModelSettings, Preset, defaults
-from experiments.flags import UsageError
 from experiments.tasks import kind_of
 
 AuditName = Literal["paper", "lira", "klom", "all"]
@@ -132,12 +131,12 @@ def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in argv if word not in ("-h", "--help")]
-    return check(flags.parse(argv, with_defaults(flags.parse(words, default, prog), default), prog))
+    return check(console.parse(argv, with_defaults(console.parse(words, default, prog), default), prog))
 
 
 def with_defaults(chosen: Config, config: C) -> C:
     """A config with the data set, the task and the preset of another one, and their settings."""
-    found = defaults(chosen.dataset, kind_of(chosen.task), chosen.preset)
+    found = defaults(chosen.dataset, kind_of(chosen.task) == "class", chosen.preset)
     same = {name: getattr(chosen, name) for name in ("dataset", "task", "preset")}
     return dataclasses.replace(config, **same, **found._asdict())
 
@@ -156,7 +155,7 @@ def changed(config: C, assignments: Sequence[str]) -> C:
         if "=" not in text or "." not in text.partition("=")[0]:
             raise UsageError(f"setting {text!r} is unknown; allowed: group.setting=value as --help lists them")
     try:
-        return flags.parse([f"--{text}" for text in assignments], config, "settings")
+        return console.parse([f"--{text}" for text in assignments], config, "settings")
     except SystemExit:
         raise UsageError(f"setting {', '.join(assignments)} is refused; allowed: what --help lists") from None
 

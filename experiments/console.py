@@ -1,26 +1,25 @@
-"""What the user sees: messages, progress bars and the final table."""
+"""What the user types and sees: flags, messages, progress bars, exit codes. Needs no JAX."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
+import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from rich import box
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from experiments import paper
-from experiments.store import Result
+from experiments import UsageError
 
 if TYPE_CHECKING:
     from camu_jax import loop
 
+T = TypeVar("T")
 console = Console(soft_wrap=True, highlight=False)
-_WIDEST = 100  # columns of the table with every metric; a narrower terminal wraps it rather than cut figures
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -84,56 +83,39 @@ def _silent(progress: loop.Progress) -> None:
     del progress
 
 
-def print_results(
-    dataset: str, task: str, results: dict[str, list[Result]], metrics: Sequence[str], *, with_paper: bool
-) -> None:
-    """Prints the final table, a row a method, and above it what it shows.
+def parse(argv: Sequence[str] | None, default: T, prog: str) -> T:
+    """Reads flags into a dataclass. Wrong ones are named by tyro on stderr.
 
     Args:
-      dataset: its name.
-      task: its name.
-      results: of each method, a result a seed.
-      metrics: the columns, besides the seconds.
-      with_paper: whether the paper's own figures can be compared (not where data was left out).
+      argv: arguments; None is the process's own.
+      default: a dataclass; its fields are the flags and their defaults.
+      prog: the command that --help names.
+
+    Raises:
+      SystemExit: with code 0 after --help, 2 after a wrong flag.
     """
-    seeds = max(len(runs) for runs in results.values())
-    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
-    say(f"\n{dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}")
-    printed = {
-        (method, metric): paper.value(dataset, task, method, metric) if with_paper else None
-        for method in results
-        for metric in (*metrics, "seconds")
-    }
-    Console(width=max(console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))
+    return tyro.cli(type(default), args=sys.argv[1:] if argv is None else argv, default=default, prog=prog)
 
 
-def _result_table(
-    results: dict[str, list[Result]], metrics: Sequence[str], printed: dict[tuple[str, str], float | None]
-) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for name in (*metrics, "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    retrain = {m: _mean(results["retrain"], m) for m in metrics} if results.get("retrain") else {}
-    for method, runs in results.items():
-        cells = [paper.METHOD_NAMES.get(method, method)]
-        for metric in (*metrics, "seconds"):
-            values = [_value(r, metric) for r in runs]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            lines = [f"{statistics.fmean(values):.2f}{spread}"]
-            if retrain and method != "retrain":
-                lines.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}" if metric in retrain else "")
-            if (figure := printed[method, metric]) is not None:
-                lines.append(f"paper {figure:g}")
-            cells.append("\n".join(lines))
-        table.add_row(*cells)
-    return table
+def command(script: Callable[[], int | None], *user_errors: type[Exception]) -> int:
+    """Runs a script and turns what went wrong into an exit code.
 
+    Args:
+      script: reads its command line and does its work; may return an exit code.
+      user_errors: further exceptions that the user must do something about, beside `UsageError`.
 
-def _value(result: Result, metric: str) -> float:
-    return float(result["seconds"] if metric == "seconds" else result["metrics"][metric])
-
-
-def _mean(runs: list[Result], metric: str) -> float:
-    return statistics.fmean(_value(r, metric) for r in runs)
+    Returns:
+      0 done (or what the script returned), 2 something the user must change (said in one line), 130 interrupted.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow, which talks
+    wrong: tuple[type[Exception], ...] = (UsageError, *user_errors)
+    try:
+        return script() or 0
+    except SystemExit as stop:  # of tyro
+        return int(stop.code or 0)
+    except wrong as error:
+        fail(str(error))
+        return 2
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where this one stopped")
+        return 130

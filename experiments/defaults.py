@@ -8,7 +8,6 @@ from camu_jax.data import Name
 from camu_jax.methods import METHODS
 from camu_jax.model import in_bfloat16
 from camu_jax.models.resnet import Stem
-from experiments.tasks import Kind
 
 Preset = Literal["reference", "paper"]
 
@@ -87,15 +86,15 @@ class Defaults(NamedTuple):
     settings: dict[str, Settings]
 
 
-def defaults(dataset: Name, kind: Kind, preset: Preset) -> Defaults:
+def defaults(dataset: Name, classes: bool, preset: Preset) -> Defaults:
     """The settings of one data set and kind of task.
 
     Args:
       dataset: a name of `camu_jax.data`.
-      kind: of the task; `indices` uses the settings of random removal.
+      classes: whether the task removes whole classes.
       preset: CaMU as in the authors' code, or as in the paper's text.
     """
-    cifar, classes = dataset in ("c10", "c100"), kind == "class"
+    cifar = dataset in ("c10", "c100")
     architecture: Literal["cnn", "resnet18"] = "resnet18" if cifar else "cnn"
     rate, epochs = (5e-5, 20) if cifar else (1e-3, 10)  # A.2.4
 

@@ -13,9 +13,8 @@ import numpy as np
 
 import camu_jax
 from camu_jax import Examples, Predictor, Variables, _validate, checkpoint, data, evaluate, loop, splits
-from experiments import console, keys, machine, store
+from experiments import UsageError, console, keys, machine, store
 from experiments.config import Config
-from experiments.flags import UsageError
 from experiments.tasks import Task, parse_task
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from camu_jax import Examples, Predictor, Problem, Settings, Variables, checkpoint, evaluate
 from camu_jax.audits import population
 from camu_jax.methods import Method
-from experiments import console, keys, machine, store
+from experiments import UsageError, console, keys, machine, store
 from experiments.experiment import Experiment, plain
-from experiments.flags import UsageError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from camu_jax import _validate
-from experiments import console, store
-from experiments.flags import UsageError
+from experiments import UsageError, store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +54,6 @@ def connect(hosts: Hosts) -> None:
         jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the processes do not find each other at {hosts.coordinator} ({error})") from None
-    if not primary():
-        console.silence()
 
 
 def use(count: int) -> None:

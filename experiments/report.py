@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/report.py` from anywhere
 
-from experiments import console, flags, reporting  # noqa: E402
+from experiments import UsageError, console, reporting  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,17 +35,17 @@ def run(options: ReportOptions) -> None:
     for reason in found.damaged:
         console.warn(f"{reason}; it is left out")
     if not found.results and not found.relearned:
-        raise flags.UsageError(f"{out} holds no results; make some with experiments/run.py, or give another --out")
+        raise UsageError(f"{out} holds no results; make some with experiments/run.py, or give another --out")
     try:
         for file in reporting.write(found, target):
             console.say(f"written: {file}")
     except OSError as error:
-        raise flags.UsageError(f"{target} cannot be written ({error}); give another --report_dir") from None
+        raise UsageError(f"{target} cannot be written ({error}); give another --report_dir") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return flags.command(lambda: run(flags.parse(argv, ReportOptions(), "experiments/report.py")))
+    return console.command(lambda: run(console.parse(argv, ReportOptions(), "experiments/report.py")))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/reproduce.py` from anywhere
 
-from camu_jax import TrainSettings  # noqa: E402
 from camu_jax.data import DataError, Name  # noqa: E402
-from experiments import config, console, flags, grid, machine, paper, relearn, store  # noqa: E402
+from experiments import UsageError, audit, config, console, curve, estimate, grid, machine, paper, store  # noqa: E402
 from experiments.experiment import Experiment, open_experiment  # noqa: E402
-from experiments.flags import UsageError  # noqa: E402
 from experiments.job import Job, jobs_of  # noqa: E402
 
 _TABLES = tuple(range(2, 14))
@@ -105,57 +103,14 @@ def config_of(options: ReproduceOptions, part: Part) -> config.Config:
     return config.check(config.changed(config.with_defaults(chosen, chosen), options.set))
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """One file to make: the result of a job with its audits, or with `relearn` its relearning curve."""
-
-    job: Job
-    relearn: TrainSettings | None = None
-
-    def __str__(self) -> str:
-        experiment = self.job.experiment
-        what = "" if self.relearn is None else ", relearning"
-        return f"{experiment.config.dataset}, {experiment.task.name}, {self.job}{what}"
-
-    @property
-    def path(self) -> Path:
-        """Where it belongs."""
-        return self.job.path(None if self.relearn is None else relearn.extra_of(self.relearn))
-
-    @property
-    def error_file(self) -> Path:
-        """Where it is noted that making it failed."""
-        return self.path.with_suffix(".error.txt")
-
-    def missing(self) -> bool:
-        """Whether there is work to do."""
-        if self.relearn is None:
-            return grid.missing(self.job)
-        return self.job.read(relearn.extra_of(self.relearn)) is None
-
-    def partners(self, others: "Sequence[Piece]") -> "list[Piece]":
-        """Those of the others that are made in one program with this one."""
-        if self.relearn is not None:
-            return []
-        same = [o for o in others if o.relearn is None and o.job.method == self.job.method and o != self]
-        return [o for o in same if o.missing()][: self.job.at_once - 1]
-
-    def make(self, partners: "Sequence[Piece]" = ()) -> None:
-        """Does the work, and that of the partners; the caller has claimed them."""
-        if self.relearn is None:
-            grid.complete([self.job, *(partner.job for partner in partners)])
-        else:
-            relearn.complete(self.job, self.relearn)
-
-
-def pieces(experiment: Experiment, part: Part, options: ReproduceOptions) -> list[Piece]:
+def pieces(experiment: Experiment, part: Part, options: ReproduceOptions) -> list[grid.Piece[Job]]:
     """The files of a part; curves come last, when the models that they start from are there."""
     jobs = jobs_of(experiment)
-    curves = []
-    if part.relearned:
-        settings = dataclasses.replace(experiment.config.original, epochs=options.relearn_epochs)
-        curves = [Piece(job, settings) for job in jobs if ":" not in job.method]
-    return [Piece(job) for job in jobs] + curves
+    results = [audit.piece(job) for job in jobs]
+    if not part.relearned:
+        return results
+    settings = dataclasses.replace(experiment.config.original, epochs=options.relearn_epochs)
+    return results + [curve.piece(job, settings) for job in jobs if ":" not in job.method]
 
 
 def run(options: ReproduceOptions) -> int:
@@ -181,9 +136,9 @@ def run(options: ReproduceOptions) -> int:
             failed.append(f"{part.dataset}, {part.task}: {error}")
             continue
         every = pieces(experiment, part, options)
-        todo = [k for k, piece in enumerate(every) if piece.missing()]
-        unmade = [every[k].job for k in todo if every[k].relearn is None and every[k].job.read() is None]
-        seconds += grid.estimate(unmade) if first == 0 else 0.0
+        todo = [k for k, piece in enumerate(every) if piece.todo()]
+        unmade = [job for job in jobs_of(experiment) if job.read() is None]
+        seconds += estimate.estimate(unmade) if first == 0 else 0.0
         plan += [(number, k) for k in todo]
         total += len(every)
     console.say(f"{len(plan)} of {total} results to make on {machine.device_name()}")
@@ -202,19 +157,26 @@ def run(options: ReproduceOptions) -> int:
                 held += 1
                 continue
             try:
-                if piece.missing():
+                if piece.todo():
                     partners = piece.partners(every)
-                    piece.make([p for p in partners if claimed.enter_context(store.claim(p.path, wait=False))])
+                    ours = [p for p in partners if claimed.enter_context(store.claim(p.path, wait=False))]
+                    grid.make([piece, *ours])
                 done += 1
-                piece.error_file.unlink(missing_ok=True)
+                _error_file(piece.path).unlink(missing_ok=True)
             except Exception as error:  # whatever it was, the other results are made
-                store.write_text(piece.error_file, traceback.format_exc())
-                failed.append(f"{piece}: {type(error).__name__}: {error}; see {piece.error_file}")
+                store.write_text(_error_file(piece.path), traceback.format_exc())
+                what = f"{chosen[number].dataset}, {chosen[number].task}, {piece.subject}"
+                failed.append(f"{what}: {type(error).__name__}: {error}; see {_error_file(piece.path)}")
                 console.fail(failed[-1])
     console.say(f"{done} results are there, {held} are made by other workers, {len(failed)} failed")
     for text in failed:
         console.fail(text)
     return 1 if failed else 0
+
+
+def _error_file(path: Path) -> Path:
+    """Where it is noted that making a file failed."""
+    return path.with_suffix(".error.txt")
 
 
 def _worker(text: str) -> tuple[int, int]:
@@ -227,7 +189,7 @@ def _worker(text: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return flags.command(lambda: run(flags.parse(argv, ReproduceOptions(), "experiments/reproduce.py")))
+    return console.command(lambda: run(console.parse(argv, ReproduceOptions(), "experiments/reproduce.py")))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
 """One unlearning task on one data set: `python experiments/run.py --task=data10 --dataset=c100`."""
 
 import dataclasses
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/run.py` from anywhere
 
+from rich import box  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
 from camu_jax.data import DataError  # noqa: E402
-from experiments import config, console, flags, grid, machine  # noqa: E402
+from experiments import UsageError, audit, config, console, estimate, grid, machine, paper  # noqa: E402
 from experiments.experiment import open_experiment  # noqa: E402
 from experiments.job import Job, jobs_of  # noqa: E402
+from experiments.store import Result  # noqa: E402
+
+_WIDEST = 100  # columns of the table with every metric; a narrower terminal wraps it rather than cut figures
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,29 +38,72 @@ def run(options: RunConfig) -> None:
       UsageError, DataError: bad input, found before any work starts.
     """
     if options.hosts.coordinator is not None and options.audit:
-        raise flags.UsageError("audit needs one process; run it again without --hosts when the results are there")
+        raise UsageError("audit needs one process; run it again without --hosts when the results are there")
     if options.hosts.coordinator is not None and options.side_by_side > 1:
-        raise flags.UsageError(f"side_by_side is {options.side_by_side}; allowed with --hosts: 1")
+        raise UsageError(f"side_by_side is {options.side_by_side}; allowed with --hosts: 1")
     machine.connect(options.hosts)
+    if not machine.primary():
+        console.silence()
     jobs = jobs_of(open_experiment(options))
-    grid.run(jobs)
+    pieces = [audit.piece(job) for job in jobs]
+    estimate.announce(jobs, [piece.subject for piece in pieces if piece.todo()])
+    grid.run(pieces)
     if machine.primary():
         print_table(jobs)
 
 
 def print_table(jobs: Sequence[Job]) -> None:
-    """Prints the results of jobs, a row a method."""
-    experiment = jobs[0].experiment
-    options = experiment.config
-    found = {method: [r for job in jobs if job.method == method and (r := job.read())] for method in options.methods}
-    shown = [m for m in console.METRICS if all(m in r["metrics"] for results in found.values() for r in results)]
-    whole = options.limit is None and not options.validation
-    console.print_results(options.dataset, experiment.task.name, found, shown, with_paper=whole)
+    """Prints the final table, a row a method, and above it what it shows."""
+    options, task = jobs[0].experiment.config, jobs[0].experiment.task.name
+    results = {method: [r for job in jobs if job.method == method and (r := job.read())] for method in options.methods}
+    metrics = [m for m in console.METRICS if all(m in r["metrics"] for of in results.values() for r in of)]
+    with_paper = options.limit is None and not options.validation  # the paper's figures are of the whole data set
+    seeds = max(len(of_seeds) for of_seeds in results.values())
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
+    console.say(f"\n{options.dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}")
+    printed = {
+        (method, metric): paper.value(options.dataset, task, method, metric) if with_paper else None
+        for method in results
+        for metric in (*metrics, "seconds")
+    }
+    Console(width=max(console.console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))
+
+
+def _result_table(
+    results: dict[str, list[Result]], metrics: Sequence[str], printed: dict[tuple[str, str], float | None]
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for name in (*metrics, "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    retrain = {m: _mean(results["retrain"], m) for m in metrics} if results.get("retrain") else {}
+    for method, of_seeds in results.items():
+        cells = [paper.METHOD_NAMES.get(method, method)]
+        for metric in (*metrics, "seconds"):
+            values = [_value(r, metric) for r in of_seeds]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            lines = [f"{statistics.fmean(values):.2f}{spread}"]
+            if retrain and method != "retrain":
+                lines.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}" if metric in retrain else "")
+            if (figure := printed[method, metric]) is not None:
+                lines.append(f"paper {figure:g}")
+            cells.append("\n".join(lines))
+        table.add_row(*cells)
+    return table
+
+
+def _value(result: Result, metric: str) -> float:
+    return float(result["seconds"] if metric == "seconds" else result["metrics"][metric])
+
+
+def _mean(of_seeds: list[Result], metric: str) -> float:
+    return statistics.fmean(_value(r, metric) for r in of_seeds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return flags.command(lambda: run(config.parse(argv, RunConfig(), "experiments/run.py")), DataError)
+    return console.command(lambda: run(config.parse(argv, RunConfig(), "experiments/run.py")), DataError)
 
 
 if __name__ == "__main__":

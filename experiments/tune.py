@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/tune.py` from anywhere
 
 from camu_jax.data import DataError  # noqa: E402
-from experiments import config, console, flags, grid  # noqa: E402
+from experiments import audit, config, console, estimate, grid  # noqa: E402
 from experiments.experiment import open_experiment  # noqa: E402
 from experiments.job import jobs_of  # noqa: E402
 
@@ -70,8 +70,10 @@ def run(options: TuneConfig) -> None:
     found = []
     for point, chosen in tried:
         jobs = jobs_of(dataclasses.replace(experiment, config=chosen))
+        pieces = [audit.piece(job) for job in jobs]
         console.say(" ".join(point))
-        grid.run(jobs)
+        estimate.announce(jobs, [piece.subject for piece in pieces if piece.todo()])
+        grid.run(pieces)
         found += [(score(result["metrics"]), point, job, result) for job in jobs if (result := job.read())]
     for value, point, job, result in sorted(found, key=lambda row: -row[0]):
         figures = console.metrics(result["metrics"])
@@ -80,7 +82,7 @@ def run(options: TuneConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return flags.command(lambda: run(config.parse(argv, TuneConfig(), "experiments/tune.py")), DataError)
+    return console.command(lambda: run(config.parse(argv, TuneConfig(), "experiments/tune.py")), DataError)
 
 
 if __name__ == "__main__":

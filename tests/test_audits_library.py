@@ -1,6 +1,9 @@
 """Attacks: closed forms, the defects of other code bases, and models that surely memorised or surely did not."""
 
+import dataclasses
 import math
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +16,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from camu_jax import Predictor, Problem, TrainSettings, audit, evaluate, train
+from camu_jax import Examples, Model, Outputs, Predictor, Problem, TrainSettings, audit, evaluate, train
 from camu_jax.audits import divergence, estimates, lira, membership, population, relearning, signals
 from tests.helpers import np_cross_entropy, np_log_softmax
 
@@ -168,6 +171,26 @@ def test_relearning_counts_the_steps(overfitted):
     assert relearning.relearn_steps(key, predictor, unseen, 101.0, TrainSettings(epochs=1), every=3) is None
 
 
+def test_a_curve_of_relearning_has_a_point_before_and_one_after_each_epoch(overfitted):
+    predictor, seen, _ = overfitted
+    fresh = [predictor.model.init(jax.random.key(k)) for k in (5, 6)]
+    ensemble = Predictor(tuple(fresh), predictor.model)
+    told, settings = [], TrainSettings(epochs=2)
+    steps = 2 * 2 * -(-len(seen) // settings.batch_size)
+
+    def loss_of_members(p):
+        each = [dataclasses.replace(p, members=(member,)) for member in p.members]
+        return [float(signals.loss(evaluate.outputs(e, seen.x).logits, seen.y).mean()) for e in each]
+
+    points = relearning.curve(jax.random.key(0), ensemble, seen, settings, loss_of_members, progress=told.append)
+    assert len(points) == 3 and points[0] == loss_of_members(ensemble)  # it stays as it is
+    assert all(after < before for before, after in zip(points[0], points[2], strict=True))  # every member learns
+    assert [p.step for p in told] == list(range(1, steps + 1)) and {p.steps for p in told} == {steps}
+    assert points == relearning.curve(jax.random.key(0), ensemble, seen, settings, loss_of_members)
+    with pytest.raises(ValueError, match="number of examples is 0"):
+        relearning.curve(jax.random.key(0), ensemble, seen[:0], settings, loss_of_members)
+
+
 # --- U-LiRA ---------------------------------------------------------------------------------------------------------
 
 
@@ -306,20 +329,84 @@ def test_forgetting_epsilon_of_one_threshold_by_hand():
     assert divergence._threshold_epsilon(unlearned, oracles, 1e-5)[0] == pytest.approx(expected)
 
 
+def test_the_evidence_of_populations_has_every_part_beside_its_null_level():
+    rng = np.random.default_rng(0)
+    oracles, others, unlearned = (rng.normal(0, 1, (24, 90)) for _ in range(3))
+    unlearned[:, :40] += 3.0  # the forget set is not forgotten, the rest is as it should be
+    parts = {"forget": slice(0, 40), "retain": slice(40, 80), "test": slice(80, None)}
+    found = divergence.evidence(unlearned, oracles, others, parts)
+    names = [f"klom_{part}{end}" for part in parts for end in ("", "_p95")]
+    assert list(found.figures) == [*names, "epsilon_median", "forgetting_quality"] and found.details == {"models": 24}
+    for part, rows in parts.items():
+        figure = found.figures[f"klom_{part}"]
+        assert figure.value == pytest.approx(divergence.klom(unlearned[:, rows], oracles[:, rows]).mean())
+        assert figure.null == pytest.approx(divergence.klom(others[:, rows], oracles[:, rows]).mean())
+        assert 0 <= figure.low <= figure.value <= figure.high <= math.log(1e5)
+    assert found.figures["klom_forget"].low > found.figures["klom_forget"].null + 1
+    quality = found.figures["forgetting_quality"]
+    assert quality.value < quality.null and found.figures["epsilon_median"].value > found.figures["epsilon_median"].null
+    same = divergence.evidence(others, oracles, others, parts)
+    assert all(figure.value == figure.null for figure in same.figures.values())
+
+
 # --- what a user sees -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("members", [3, 8, 20])
-def test_intervals_of_few_members_cover(members):
+def covered(draw, figure, truth):
+    """How many of 300 intervals hold the truth."""
+    found = [figure(*draw()) for _ in range(300)]
+    return sum(e.low - 1e-12 <= truth <= e.high + 1e-12 for e in found)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("sizes", [(3, 3), (3, 200), (8, 8), (29, 200)])
+def test_intervals_of_few_scores_cover(sizes, shift):
     """DeLong's variance is 0 where all members score higher, which three members do by chance."""
-    truth = scipy.stats.norm.cdf(1 / math.sqrt(2))
-    covered = 0
-    for _ in range(300):
-        estimate = estimates.auc(RNG.normal(1, 1, members), RNG.normal(0, 1, 200))
-        covered += estimate.low <= truth <= estimate.high
-    assert covered >= 285
+    rng = np.random.default_rng(0)
+    truth = scipy.stats.norm.cdf(shift / math.sqrt(2))
+    assert covered(lambda: (rng.normal(shift, 1, sizes[0]), rng.normal(0, 1, sizes[1])), estimates.auc, truth) >= 285
     low, high = estimates.auc(np.array([2.0, 3.0, 4.0]), np.zeros(50))[1:3]
     assert low < 0.4 and high == 1
+
+
+@pytest.mark.parametrize("members", [10, 30, 60])
+def test_intervals_of_an_almost_perfect_attack_cover(members):
+    """Where 3% of the members err, 60 hold two of them: DeLong's interval then holds the truth in 84 of 100 cases."""
+    rng = np.random.default_rng(0)
+
+    def draw():  # members above or below all others: Birnbaum and Klose's bound itself
+        return np.where(rng.random(members) < 0.97, 9.0, -9.0), rng.normal(0, 1, 80)
+
+    assert covered(draw, estimates.auc, 0.97) >= 285
+
+
+@pytest.mark.parametrize("others", [1, 3, 29, 99])
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0])
+def test_a_threshold_that_too_few_others_place_has_a_wide_interval(others, shift):
+    rng = np.random.default_rng(0)
+    truth = scipy.stats.norm.sf(scipy.stats.norm.isf(0.01) - shift)
+    assert covered(lambda: (rng.normal(shift, 1, 50), rng.normal(0, 1, others)), estimates.tpr_at_fpr, truth) >= 285
+
+
+@pytest.mark.parametrize("count", [1, 3, 29])
+def test_intervals_of_the_mean_of_few_divergences_cover(count):
+    """Most are near 0 and some are large; Student's interval of three holds the truth in 58 of 100 cases."""
+    rng = np.random.default_rng(0)
+
+    def figure(values):
+        return estimates.mean(values, lowest=0.0, highest=math.log(2))
+
+    assert covered(lambda: (rng.beta(0.1, 1, count) * math.log(2),), figure, math.log(2) / 11) >= 285
+
+
+def test_the_interval_of_a_share_is_scipys():
+    for hits, trials in ((0, 1), (1, 1), (3, 7), (40, 900), (900, 900)):
+        interval = scipy.stats.binomtest(hits, trials).proportion_ci(0.95, method="exact")
+        expected = (hits / trials, interval.low, interval.high)
+        assert estimates.proportion(hits, trials)[:3] == pytest.approx(expected, abs=1e-9)
+    for hits, trials in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="allowed"):
+            estimates.proportion(hits, trials)
 
 
 def test_a_mean_knows_its_interval():
@@ -327,6 +414,22 @@ def test_a_mean_knows_its_interval():
     low, high = scipy.stats.t.interval(0.95, 2, values.mean(), values.std(ddof=1) / math.sqrt(3))
     assert estimates.mean(values, np.array([1.0, 3.0])) == pytest.approx((7 / 3, low, high, 2.0))
     assert estimates.mean(values[:1]) == (1.0, None, None, None)
+    assert estimates.mean(values, lowest=0.0).low == 0 and estimates.mean(values, highest=5.0).high == 5
+    many = np.arange(100.0)  # bounds alone make no interval wide
+    assert estimates.mean(many, lowest=0.0, highest=99.0) == estimates.mean(many)
+
+
+def answers(b):
+    """Variables of the model that answers every image with the logits (b, 0)."""
+    return {"params": jnp.asarray(b, jnp.float32), "batch_stats": {}}
+
+
+def _answer(variables, x, *, train, key=None):
+    logits = jnp.stack([variables["params"], jnp.zeros_like(variables["params"])])
+    return Outputs(jnp.broadcast_to(logits, (len(x), 2)), None), {}
+
+
+TWO_CLASSES = Model(lambda key: answers(0.0), _answer)
 
 
 def problem_of(overfitted, count):
@@ -362,10 +465,75 @@ def test_an_audit_refuses_what_it_cannot_judge(overfitted):
     with pytest.raises(ValueError, match="predictor returns NaN or infinity; allowed"):
         audit(jax.random.key(0), Predictor((broken,), problem.model), problem, unseen)
     original = Predictor((problem.original,), problem.model)
-    with pytest.raises(ValueError, match="test is 4; allowed"):
-        audit(jax.random.key(0), original, problem, unseen[:4])
+    with pytest.raises(ValueError, match="null returns NaN or infinity; allowed"):
+        audit(jax.random.key(0), original, problem, unseen, null=Predictor((broken,), problem.model))
     with pytest.raises(ValueError, match="no example of the classes .11,."):
         audit(jax.random.key(0), original, problem, unseen, classes=[11])
+    for test, hint in (
+        (unseen[:0], "test is empty"),
+        (Examples(unseen.x[:, :14], unseen.y, 10), r"test images are uint8\(14, 28, 1\), forget images uint8\(28"),
+        (Examples(unseen.x.astype(jnp.float32), unseen.y, 10), "test images are float32"),
+        (Examples(unseen.x, unseen.y, 12), "test.num_classes is 12, forget.num_classes 10"),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            audit(jax.random.key(0), original, problem, test)
+    narrow = Predictor((answers(1.0),), TWO_CLASSES)
+    with pytest.raises(ValueError, match=r"null returns logits of shape \(2,\) for an image; allowed: \(10,\)"):
+        audit(jax.random.key(0), original, problem, unseen, null=narrow)
+
+
+def test_an_audit_with_few_test_examples_says_what_it_could_not_have(overfitted):
+    problem = problem_of(overfitted, 50)
+    original = Predictor((problem.original,), problem.model)
+    few = audit(jax.random.key(0), original, problem, overfitted[2][:20])
+    assert len(few.notes) == 1 and "12 examples to compare with: the intervals are wide (that of auc by" in few.notes[0]
+    fewer = audit(jax.random.key(0), original, problem, overfitted[2][:4], null=original)
+    assert {"loss_auc", "loss_attack", "js_forget"} <= set(fewer.figures) and "M" not in fewer.figures
+    assert "needs 5 test examples" in fewer.notes[0] and "that of loss_auc by" in fewer.notes[1]
+    alone = audit(jax.random.key(0), original, problem, overfitted[2][:1])
+    assert set(alone.figures) == {"loss_auc", "entropy_auc", "modified_entropy_auc"}
+    assert "loss_attack is left out: it needs 2" in alone.notes[1] and "The test set has 1 example to" in alone.notes[2]
+
+
+def test_an_audit_takes_the_removed_classes_as_any_sequence(overfitted):
+    problem, unseen = problem_of(overfitted, 50), overfitted[2]
+    original = Predictor((problem.original,), problem.model)
+    found = [audit(jax.random.key(0), original, problem, unseen, classes=c) for c in ((3,), [3], np.array([3]))]
+    assert str(found[0]) == str(found[1]) == str(found[2])
+
+
+def test_an_ensemble_by_vote_is_audited_by_its_mean_probabilities(overfitted):
+    """Two members vote in three ways: signals of votes would be ties."""
+    problem, unseen = problem_of(overfitted, 50), overfitted[2]
+    other = problem.model.init(jax.random.key(7))
+    ensemble = Predictor((problem.original, other), problem.model, aggregate="vote")
+    mean = dataclasses.replace(ensemble, aggregate="mean")
+    voted, averaged = (audit(jax.random.key(0), p, problem, unseen) for p in (ensemble, mean))
+    assert voted == averaged
+    alone = audit(jax.random.key(0), Predictor((problem.original,), problem.model), problem, unseen)
+    assert voted.figures["loss_auc"] != alone.figures["loss_auc"]
+
+
+def test_evidence_as_json_tells_what_is_known():
+    found = estimates.Evidence(
+        {"auc": estimates.Estimate(0.5, 0.4, 0.6), "steps": estimates.Estimate(None, null=30)}, ("So.",), {"models": 4}
+    )
+    assert found.as_json() == {
+        "auc": {"value": 0.5, "low": 0.4, "high": 0.6},
+        "steps": {"value": None, "null": 30},
+        "models": 4,
+    }
+    header, auc, steps, note = str(found).splitlines()
+    assert auc.split() == ["auc", "0.500", "0.400", "to", "0.600", "-"]
+    assert steps.split() == ["steps", "-", "-", "30.000"]
+    assert len(header) == len(auc) == len(steps) and note == "So."
+
+
+def test_the_library_imports_without_its_audits_packages():
+    """scipy and scikit-learn take longer to import than the rest, and only audits need them."""
+    code = "import sys, camu_jax; print([m for m in ('scipy.stats', 'scipy.special', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 # --- populations ------------------------------------------------------------------------------------------------------
@@ -430,3 +598,49 @@ def test_the_worked_example_of_lira():
     # pooled variance 4 / 6; without the first: mean 10/3, spread 2/3; without the last stand-in: mean -1/3, spread 2/3
     variance = (2 / 3 + 2 * 4 / 6) / (2 + 2)
     assert ratio[0] == pytest.approx(((2 + 1 / 3) ** 2 - (2 - 10 / 3) ** 2) / (2 * variance))
+
+
+def test_the_worked_example_of_dealing():
+    shadows = lira.deal(jax.random.key(0), 8, 2, 1 / 4)
+    assert shadows.clusters.tolist() == [0] * 4 + [1] * 4 and shadows.halves.shape == (2, 4)
+    for state, half in zip(shadows.state, np.repeat(shadows.halves, 4, axis=0)):
+        assert [(state == what).sum() for what in (lira.FORGOTTEN, lira.RETAINED, lira.NEVER)] == [1, 3, 4]
+        assert set(np.flatnonzero(state != lira.NEVER)) == set(half)
+    assert sorted(shadows.forget[:4, 0]) == shadows.halves[0].tolist()  # each another one
+    again, other = lira.deal(jax.random.key(0), 8, 2, 1 / 4), lira.deal(jax.random.key(1), 800, 2, 1 / 4)
+    np.testing.assert_array_equal(again.state, shadows.state)
+    assert (other.state != lira.deal(jax.random.key(2), 800, 2, 1 / 4).state).any()
+
+
+def test_the_evidence_of_lira_has_forgotten_and_retained_examples_beside_the_null_level():
+    shadows = lira.deal(jax.random.key(0), 120, 10, 0.25)
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0, 1, shadows.state.shape)
+    margins[shadows.state == lira.RETAINED] += 4.0  # what was forgotten looks as if it never had been there
+    found = lira.evidence(jax.random.key(1), margins, shadows.state, clusters=shadows.clusters)
+    names = ("balanced_accuracy", "auc", "tpr_at_1_fpr", "tpr_at_01_fpr")
+    assert list(found.figures) == [prefix + name for prefix in ("", "retained_") for name in names]
+    judged = lira.audit(margins, shadows.state, clusters=shadows.clusters)
+    for name in names:
+        assert found.figures[name][:3] == getattr(judged, name)[:3]
+        assert found.figures[name].null == found.figures[f"retained_{name}"].null
+    assert found.figures["auc"].low <= 0.5 <= found.figures["auc"].high and found.figures["retained_auc"].low > 0.9
+    assert found.details["models"] == 40
+    assert sum(found.details["by_example_histogram"]) == np.isfinite(judged.by_example).sum()
+
+
+def test_examples_are_counted_by_how_well_they_are_told():
+    by_example = np.array([0.0, 0.04, 0.5, np.nan, 1.0])
+    assert lira.by_example_histogram(by_example).tolist() == [2, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert lira.by_example_histogram(by_example, bins=2).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_the_worked_example_of_populations(at_once):
+    examples = Examples(jnp.zeros((3, 4, 4, 1), jnp.float32), jnp.asarray([0, 1, 1], jnp.int32), 2)
+
+    def make_one(b):
+        return Predictor((answers(b),), TWO_CLASSES)
+
+    found = population.margins(make_one, lambda k: (jnp.float32(k + 1),), 2, examples, at_once=at_once)
+    np.testing.assert_allclose(found, [[1, -1, -1], [2, -2, -2]], rtol=1e-6)

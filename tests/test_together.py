@@ -8,7 +8,7 @@ import pytest
 
 from camu_jax import Problem, TrainSettings, Unroll, data, from_linen, train, unlearn
 from camu_jax.audits import population
-from experiments import config, grid, reproduce, run
+from experiments import audit, config, grid, reproduce, run
 from experiments.experiment import open_experiment
 from experiments.job import jobs_of
 from tests.helpers import Normed
@@ -79,7 +79,8 @@ def test_groups(folders):
 
     def grouped(*more):
         jobs = jobs_of(open_experiment(config.parse([*flags, *more], run.RunConfig(), "run.py")))
-        return [[(job.method, job.seed) for job in group] for group in grid.groups(jobs)]
+        pieces = [audit.piece(job) for job in jobs]
+        return [[(piece.subject.method, piece.subject.seed) for piece in group] for group in grid.groups(pieces)]
 
     assert [len(group) for group in grouped()] == [1] * 6 and grouped()[1] == [("camu", 0)]
     assert grouped("--side_by_side=2")[0] == [("scrub", 0), ("scrub", 1)]

@@ -2,10 +2,10 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from camu_jax.model import Model, from_linen
-from camu_jax.models.layers import ConvPool, Linear, pieces, pool_windows
+from camu_jax.models.convolution import conv_pool_twice
+from camu_jax.models.layers import ConvWeights, Linear
 from camu_jax.types import Outputs
 
 
@@ -25,9 +25,10 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Outputs:
-        first = ConvPool(16 * self.width, windows=True, name="Conv_0")
-        second = ConvPool(32 * self.width, name="Conv_1")
-        maps = jnp.concatenate([nn.relu(second(nn.relu(first(piece)))) for piece in pieces(pool_windows(x))])
+        first = ConvWeights(16 * self.width, name="Conv_0")(x.shape[-1])
+        second = ConvWeights(32 * self.width, name="Conv_1")(16 * self.width)
+        x, *weights = nn.dtypes.promote_dtype(x, *first, *second)  # as Flax's own layers do
+        maps = conv_pool_twice(x, tuple(weights[:2]), tuple(weights[2:]))
         embedding = Linear(256 * self.width)(maps.reshape(x.shape[0], -1))
         return Outputs(Linear(self.num_classes)(Linear(128 * self.width)(embedding)), embedding)
 

@@ -1,68 +1,116 @@
-"""3x3 convolutions as matrix products, for the CPU.
+"""Convolutions whose form is chosen when they are lowered: XLA's own everywhere but on the CPU, faster ones there.
 
-Plain operations whose transposes are as fast as they are themselves: every JAX transformation works.
+The forms for the CPU are plain operations too (`camu_jax.models.cpu`), so every JAX transformation works on all of it.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), F(2x2, 3x3): 16 products for 36.
-# Y = A^T [(G g G^T) * (B^T d B)] A for a 2x2 tile Y of the output, a 3x3 kernel g and the 4x4 tile d of the input.
-_INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # B^T
-_KERNEL = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])  # G
-_OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])  # A^T
+from camu_jax.models import cpu
+
+Weights = tuple[jax.Array, jax.Array]  # kernel [k, k, I, O] and bias [O]
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution of stride 1 that keeps the size, by Winograd's algorithm.
+def _by_platform(*args: Any, default: Callable[..., jax.Array], fast: Callable[..., jax.Array]) -> jax.Array:
+    """`fast(*args)` in programs for the CPU, `default(*args)` in others; both compute the same. Within `jax.jit`."""
+    if jax.sharding.get_abstract_mesh().explicit_axes:
+        return default(*args)  # the fast forms do not tell how their reshaped arrays are sharded
+    # Differentiated as it is, the choice would be made in the forward pass alone. The backward pass of a jitted
+    # function would then hold a conditional, in which XLA runs convolutions on the CPU twenty times slower, and the
+    # forward pass would return what both forms keep for it. Behind `checkpoint` each pass starts from the arguments
+    # and chooses anew; what they compute twice within one program, XLA computes once.
+    choice = functools.partial(jax.lax.platform_dependent, default=default, cpu=fast)
+    return jax.checkpoint(choice, prevent_cse=False)(*args)
 
-    In float32 it differs from the direct sum by rounding, about 1e-6 of the largest value.
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, on the CPU in pieces or as products where that is faster (bench/NOTES.md).
+
+    For `flax.linen.Conv(conv_general_dilated=convolve)` without groups and dilation.
+    """
+    if not isinstance(padding, str):
+        padding = tuple(map(tuple, padding))
+    return _convolve(x, kernel, tuple(strides), padding, tuple(options.items()))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))  # so that calls outside of a jitted function are fast as well
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, options: tuple[Any, ...]
+) -> jax.Array:
+    def default(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **dict(options))
+
+    fast = _fast(x, kernel, strides, padding, default)
+    return default(x, kernel) if fast is None else _by_platform(x, kernel, default=default, fast=fast)
+
+
+def _fast(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, default: Callable[..., Any]
+) -> Callable[..., jax.Array] | None:
+    """The fastest form on the CPU, of those that were measured; None is the convolution itself."""
+    side, channels = kernel.shape[0], min(kernel.shape[2:])
+    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
+    same = kernel.shape[1] == side and padding == ((side // 2, side // 2),) * 2
+    if x.dtype not in (jnp.float32, jnp.float64) or not even or not same:
+        return None
+    if (side, strides) == (3, (1, 1)):
+        return cpu.conv3x3 if channels >= 128 else functools.partial(cpu.in_pieces, default)
+    if (side, strides) == (3, (2, 2)) and channels >= 32:
+        return cpu.conv3x3_stride2
+    if (side, strides) == (1, (2, 2)) and channels >= 32:
+        return cpu.conv1x1_stride2
+    return None
+
+
+@jax.jit
+def conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
+    """Two times a convolution that keeps the size, 2x2 max pooling, bias and ReLU.
+
+    On the CPU piece by piece through both layers (bench/NOTES.md).
 
     Args:
-      x: `[B, H, W, I]`, H and W even.
-      kernel: `[3, 3, I, O]`.
+      x: `[B, H, W, I]`.
+      first: kernel `[k, k, I, M]`, k odd, and bias `[M]`.
+      second: kernel `[k, k, M, O]` and bias `[O]`.
 
     Returns:
-      `[B, H, W, O]`.
+      `[B, H/4, W/4, O]`.
     """
-    b, h, w, i = x.shape
-    o = kernel.shape[-1]
-    rows = _times(_INPUT, jnp.stack(_neighbours(x, 1))).reshape(4 * b, h // 2, w, i)
-    tiles = _times(_INPUT, jnp.stack(_neighbours(rows, 2))).reshape(16, -1, i)  # a tile's column, then its row
-    weights = _times(np.kron(_KERNEL, _KERNEL), kernel.swapaxes(0, 1).reshape(9, i, o))
-    y = _times(np.kron(_OUTPUT, _OUTPUT), tiles @ weights).reshape(2, 2, b, h // 2, w // 2, o)
-    return y.transpose(2, 3, 1, 4, 0, 5).reshape(b, h, w, o)
+    return _by_platform(x, first, second, default=_conv_pool_twice, fast=_conv_pool_twice_in_pieces)
 
 
-def conv3x3_stride2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution of stride 2 with one row and column of zeros on each side.
+def _conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
+    return _conv_pool(_conv_pool(x, *first), *second)
 
-    Args:
-      x: `[B, H, W, I]`, H and W even.
-      kernel: `[3, 3, I, O]`.
 
-    Returns:
-      `[B, H/2, W/2, O]`.
+def _conv_pool(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return nn.relu(max_pool(y) + bias.reshape(1, 1, 1, -1))
+
+
+def _conv_pool_twice_in_pieces(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
+    """The same; the first convolution and its pooling are one product."""
+    kernel, bias = first
+    weights = cpu.window_weights(kernel)
+
+    def of_windows(windows: jax.Array) -> jax.Array:
+        y = nn.relu(cpu.pool_products(windows, weights) + bias.reshape(1, 1, 1, -1))
+        return _conv_pool(y, *second)
+
+    return cpu.in_pieces(of_windows, cpu.pool_windows(x, kernel.shape[0]))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Max over non-overlapping 2x2 windows, `[B, H, W, C]` -> `[B, H/2, W/2, C]`.
+
+    Its gradient needs no scatter; where values tie, each pair of them halves it.
     """
-    places = [place for row in _neighbours(x, 1)[:3] for place in _neighbours(row, 2)[:3]]
-    return jnp.concatenate(places, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def _neighbours(x: jax.Array, axis: int) -> list[jax.Array]:
-    """The values at 2i - 1 to 2i + 2 along an axis of length 2n, for each i: four arrays of length n."""
-    pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
-    even, odd = (a.squeeze(axis + 1) for a in jnp.split(pairs, 2, axis + 1))
-    return [_shift(odd, axis, 1), even, odd, _shift(even, axis, -1)]
-
-
-def _shift(x: jax.Array, axis: int, by: int) -> jax.Array:
-    """Moves x along an axis; zeros come in."""
-    edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
-
-
-def _times(matrix: np.ndarray, arrays: jax.Array) -> jax.Array:
-    """Sums of arrays weighted by a matrix's rows: `[M, N]`, `[N, ...]` -> `[M, ...]`."""
-    total = jnp.asarray(matrix, arrays.dtype) @ arrays.reshape(len(arrays), -1)
-    return total.reshape(-1, *arrays.shape[1:])
+    b, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    upper, lower = (jnp.maximum(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))
+    return jnp.maximum(upper, lower)

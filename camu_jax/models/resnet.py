@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from camu_jax.model import Model, from_linen
-from camu_jax.models.layers import Linear, convolve
+from camu_jax.models.convolution import convolve
+from camu_jax.models.layers import Linear
 from camu_jax.types import Outputs
 
 Stem = Literal["3x3", "imagenet"]

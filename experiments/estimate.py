@@ -1,0 +1,105 @@
+"""How long jobs will take on this machine, from a trial of a few steps, and what a command says before it begins."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+
+from camu_jax import loop
+from experiments import console, keys, machine
+from experiments.job import Job
+
+
+def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[str] = ()) -> None:
+    """Says what will be done, and about how long it will take on this device.
+
+    Args:
+      jobs: all jobs of the command.
+      todo: those with work to do.
+      uncounted: work besides unlearning that the time leaves out; audits and compilation always are.
+    """
+    experiment = jobs[0].experiment
+    config = experiment.config
+    forget, _ = jobs[0].split()
+    console.say(
+        f"{config.dataset}, {experiment.task.name}: forget {len(forget)} of {len(experiment.train)} training examples, "
+        f"{len(experiment.test)} {'validation' if config.validation else 'test'} examples"
+    )
+    console.say(
+        f"{', '.join(config.methods)}; seeds {', '.join(map(str, config.seeds))}; on {machine.device_name()} "
+        f"({jax.default_backend()})"
+    )
+    if not todo:
+        console.say(f"all {len(jobs)} results are in {config.out}; nothing to do")
+        return
+    unmade = [job for job in todo if machine.agree(job.read() is None)]
+    train = any(job.entry[0].uses_original for job in todo) and machine.agree(experiment.find_original() is None)
+    parts = [f"{len(todo)} of {len(jobs)} results to make"] + ["the original model to train"] * train
+    left_out = ", ".join([*uncounted, *(f"audit {name}" for name in config.audit), "compilation"])
+    console.say(f"{' and '.join(parts)}: about {machine.words(estimate(unmade))}; {left_out} not counted")
+
+
+def estimate(jobs: Sequence[Job]) -> float:
+    """Seconds that jobs of one experiment will take, with the original model if it is missing, without compilation.
+
+    Every method is tried for a few steps. What it compiles for them it will need anyway.
+    """
+    if not jobs:
+        return 0.0
+    experiment = jobs[0].experiment
+    original = experiment.find_original()
+    total = 0.0
+    if machine.agree(original is None):
+        if any(job.entry[0].uses_original for job in jobs):
+            total += seconds_of(lambda listen: experiment.train_original(keys.original(0), listen))
+        original = jax.jit(experiment.model.init)(keys.original(0))  # the steps take as long as with a trained one
+    for method in dict.fromkeys(job.method for job in jobs):
+        same = [job for job in jobs if job.method == method]
+        entry, settings = same[0].entry
+        problem = same[0].problem(original or {})
+
+        def unlearn(listen: loop.Listener, entry=entry, settings=settings, problem=problem) -> object:  # type: ignore[no-untyped-def]
+            return entry.unlearn(keys.method(0, entry.name), problem, settings, progress=listen)
+
+        total += seconds_of(unlearn) * len(same)
+    return total
+
+
+class _Enough(Exception):
+    """Ends a trial."""
+
+
+def seconds_of(work: Callable[[loop.Listener], object], *, least: float = 0.25, steps: int = 8) -> float:
+    """How long some work with a progress listener will take, from its first steps.
+
+    Args:
+      work: is stopped by an exception out of the listener.
+      least: seconds that the timed steps have to take, so that the clock and the start of the loop do not matter; or
+        `steps` steps, whichever is the later.
+      steps: see `least`.
+
+    Returns:
+      Seconds a step, times all steps. The first step is not timed: it compiles.
+    """
+    began: list[tuple[int, float]] = []  # step and working time of the first call
+    found = 0.0
+    start = time.perf_counter()
+
+    # What fails in the trial will fail again in the job, where it is noted and the other jobs go on.
+    with machine.measure() as span, contextlib.suppress(Exception):
+
+        def listen(told: loop.Progress) -> None:
+            nonlocal found
+            jax.block_until_ready(told.metrics)
+            now = time.perf_counter() - start - span.compile_seconds  # a ragged last batch compiles later on
+            if not began:
+                began.append((told.step, now))
+                return
+            done, seconds = told.step - began[0][0], now - began[0][1]
+            found = seconds / done * told.steps
+            if machine.agree(seconds >= least and done >= steps):  # all processes of one command stop at one step
+                raise _Enough
+
+        work(listen)
+    return found
