@@ -58,7 +58,7 @@ class Model:
           key: for layers that draw; consumed. None is for models that draw nothing.
 
         Returns:
-          The outputs of each batch, and the batch statistics after the last.
+          The outputs of each batch, and the batch statistics after the last, of the dtypes that they had.
         """
         if not variables["batch_stats"]:
             joint, stats = self.apply(variables, jnp.concatenate(batches), train=True, key=key)
@@ -67,7 +67,8 @@ class Model:
         for i, x in enumerate(batches):
             own_key = None if key is None else jax.random.fold_in(key, i)
             out, stats = self.apply(variables, x, train=True, key=own_key)
-            variables = {**variables, "batch_stats": stats}
+            # A state keeps its types whatever the arithmetic was: a scan's carry must not change.
+            variables = {**variables, "batch_stats": _same_dtypes(stats, variables["batch_stats"])}
             outputs.append(out)
         return outputs, variables["batch_stats"]
 

@@ -16,8 +16,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from camu_jax import Examples, Model, Outputs, Predictor, Problem, TrainSettings, audit, evaluate, train
+from camu_jax import Examples, Model, Outputs, Predictor, Problem, TrainSettings, audit, evaluate, loop, train
 from camu_jax.audits import divergence, estimates, lira, membership, population, relearning, signals
+from camu_jax.optimizers import adam_l2
+from camu_jax.training import TrainState, train_step
 from tests.helpers import np_cross_entropy, np_log_softmax
 
 RNG = np.random.default_rng(0)
@@ -187,6 +189,12 @@ def test_a_curve_of_relearning_has_a_point_before_and_one_after_each_epoch(overf
     assert all(after < before for before, after in zip(points[0], points[2], strict=True))  # every member learns
     assert [p.step for p in told] == list(range(1, steps + 1)) and {p.steps for p in told} == {steps}
     assert points == relearning.curve(jax.random.key(0), ensemble, seen, settings, loss_of_members)
+    # every epoch has an order of its own: two of them are a run of two
+    optimizer = adam_l2(settings.learning_rate, settings.l2)
+    state = TrainState.create(ensemble.model, fresh[0], ensemble.pipeline, optimizer)
+    stream, run_key = loop.Stream(seen, settings.batch_size), jax.random.fold_in(jax.random.key(0), 0)
+    whole = loop.run(train_step, state, stream, key=run_key, epochs=2).variables
+    assert points[2][0] == pytest.approx(loss_of_members(dataclasses.replace(ensemble, members=(whole,)))[0], rel=1e-5)
     with pytest.raises(ValueError, match="number of examples is 0"):
         relearning.curve(jax.random.key(0), ensemble, seen[:0], settings, loss_of_members)
 
@@ -359,7 +367,7 @@ def covered(draw, figure, truth):
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("sizes", [(3, 3), (3, 200), (8, 8), (29, 200)])
+@pytest.mark.parametrize("sizes", [(3, 3), (3, 200), (8, 8), (21, 21), (29, 200)])
 def test_intervals_of_few_scores_cover(sizes, shift):
     """DeLong's variance is 0 where all members score higher, which three members do by chance."""
     rng = np.random.default_rng(0)
@@ -444,6 +452,15 @@ def test_an_audit_finds_what_a_model_memorised(overfitted):
     assert found.figures["loss_auc"].low > 0.5 and found.notes == () and found.figures["loss_auc"].null is None
     assert set(found.as_json()["auc"]) == {"value", "low", "high"}
 
+    retrained = Predictor((problem.model.init(jax.random.key(9)),), problem.model)
+    beside = audit(jax.random.key(0), original, problem, unseen, null=retrained)
+    alone = audit(jax.random.key(0), retrained, problem, unseen)
+    for name, figure in found.figures.items():
+        assert beside.figures[name] == figure._replace(null=alone.figures[name].value)
+    logits = [evaluate.outputs(p, problem.forget.x).logits for p in (original, retrained)]
+    assert beside.figures["js_forget"].value == pytest.approx(divergence.jensen_shannon(*logits).mean())
+    assert beside.figures["loss_auc"].null < found.figures["loss_auc"].low
+
 
 def test_an_audit_of_three_rows_says_that_its_intervals_are_wide(overfitted):
     problem, unseen = problem_of(overfitted, 3), overfitted[2]
@@ -498,8 +515,9 @@ def test_an_audit_with_few_test_examples_says_what_it_could_not_have(overfitted)
 def test_an_audit_takes_the_removed_classes_as_any_sequence(overfitted):
     problem, unseen = problem_of(overfitted, 50), overfitted[2]
     original = Predictor((problem.original,), problem.model)
-    found = [audit(jax.random.key(0), original, problem, unseen, classes=c) for c in ((3,), [3], np.array([3]))]
+    found = [audit(jax.random.key(0), original, problem, unseen, classes=c) for c in ((0, 3), [3, 0], np.array([0, 3]))]
     assert str(found[0]) == str(found[1]) == str(found[2])
+    assert found[0].figures["loss_auc"] != audit(jax.random.key(0), original, problem, unseen).figures["loss_auc"]
 
 
 def test_an_ensemble_by_vote_is_audited_by_its_mean_probabilities(overfitted):

@@ -17,7 +17,10 @@ Weights = tuple[jax.Array, jax.Array]  # kernel [k, k, I, O] and bias [O]
 
 
 def _by_platform(*args: Any, default: Callable[..., jax.Array], fast: Callable[..., jax.Array]) -> jax.Array:
-    """`fast(*args)` in programs for the CPU, `default(*args)` in others; both compute the same. Within `jax.jit`."""
+    """`fast(*args)` in programs for the CPU, `default(*args)` in others; within `jax.jit`.
+
+    Both compute the same up to rounding, and up to what a gradient is where values tie in a pooling.
+    """
     if jax.sharding.get_abstract_mesh().explicit_axes:
         return default(*args)  # the fast forms do not tell how their reshaped arrays are sharded
     # Differentiated as it is, the choice would be made in the forward pass alone. The backward pass of a jitted
@@ -85,32 +88,23 @@ def conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
 
 
 def _conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
-    return _conv_pool(_conv_pool(x, *first), *second)
+    for kernel, bias in (first, second):
+        x = nn.max_pool(_same_size(x, kernel), (2, 2), strides=(2, 2))
+        x = nn.relu(x + bias.reshape(1, 1, 1, -1))
+    return x
 
 
-def _conv_pool(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return nn.relu(max_pool(y) + bias.reshape(1, 1, 1, -1))
+def _same_size(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _conv_pool_twice_in_pieces(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
     """The same; the first convolution and its pooling are one product."""
-    kernel, bias = first
+    (kernel, bias), (second_kernel, second_bias) = first, second
     weights = cpu.window_weights(kernel)
 
     def of_windows(windows: jax.Array) -> jax.Array:
         y = nn.relu(cpu.pool_products(windows, weights) + bias.reshape(1, 1, 1, -1))
-        return _conv_pool(y, *second)
+        return nn.relu(cpu.max_pool(_same_size(y, second_kernel)) + second_bias.reshape(1, 1, 1, -1))
 
     return cpu.in_pieces(of_windows, cpu.pool_windows(x, kernel.shape[0]))
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """Max over non-overlapping 2x2 windows, `[B, H, W, C]` -> `[B, H/2, W/2, C]`.
-
-    Its gradient needs no scatter; where values tie, each pair of them halves it.
-    """
-    b, h, w, c = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
-    upper, lower = (jnp.maximum(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))
-    return jnp.maximum(upper, lower)
