@@ -14,8 +14,8 @@ from flax import nnx
 from camu_jax import Outputs, camu_step, from_linen, from_nnx, init_camu, make_tuples, models
 from camu_jax.model import in_bfloat16
 from camu_jax.models.convolution import conv_pool_twice, convolve
-from camu_jax.models.cpu import conv3x3, conv3x3_stride2, max_pool, pieces
-from camu_jax.models.layers import ConvWeights, Linear
+from camu_jax.models.cpu import conv3x3, conv3x3_stride2, pieces
+from camu_jax.models.layers import ConvWeights, Linear, max_pool
 from camu_jax.models.resnet import ResNet18
 from tests.helpers import CLASSES, IMAGE, NORMED, PLAIN, WIDTH, Plain, assert_close, differ, examples, fresh
 

@@ -12,15 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from camu_jax.models import cpu
+from camu_jax.models.layers import max_pool
 
 Weights = tuple[jax.Array, jax.Array]  # kernel [k, k, I, O] and bias [O]
 
 
 def _by_platform(*args: Any, default: Callable[..., jax.Array], fast: Callable[..., jax.Array]) -> jax.Array:
-    """`fast(*args)` in programs for the CPU, `default(*args)` in others; within `jax.jit`.
-
-    Both compute the same up to rounding, and up to what a gradient is where values tie in a pooling.
-    """
+    """`fast(*args)` in programs for the CPU, `default(*args)` in others; both compute the same. Within `jax.jit`."""
     if jax.sharding.get_abstract_mesh().explicit_axes:
         return default(*args)  # the fast forms do not tell how their reshaped arrays are sharded
     # Differentiated as it is, the choice would be made in the forward pass alone. The backward pass of a jitted
@@ -89,7 +87,7 @@ def conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
 
 def _conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
     for kernel, bias in (first, second):
-        x = nn.max_pool(_same_size(x, kernel), (2, 2), strides=(2, 2))
+        x = max_pool(_same_size(x, kernel))
         x = nn.relu(x + bias.reshape(1, 1, 1, -1))
     return x
 
@@ -105,6 +103,6 @@ def _conv_pool_twice_in_pieces(x: jax.Array, first: Weights, second: Weights) ->
 
     def of_windows(windows: jax.Array) -> jax.Array:
         y = nn.relu(cpu.pool_products(windows, weights) + bias.reshape(1, 1, 1, -1))
-        return nn.relu(cpu.max_pool(_same_size(y, second_kernel)) + second_bias.reshape(1, 1, 1, -1))
+        return nn.relu(max_pool(_same_size(y, second_kernel)) + second_bias.reshape(1, 1, 1, -1))
 
     return cpu.in_pieces(of_windows, cpu.pool_windows(x, kernel.shape[0]))

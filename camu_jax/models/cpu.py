@@ -1,4 +1,4 @@
-"""Convolutions in pieces and as matrix products, and a pooling, for the CPU.
+"""Convolutions in pieces and as matrix products, for the CPU.
 
 Plain operations whose transposes are as fast as they are themselves: every JAX transformation works.
 """
@@ -109,17 +109,6 @@ def pool_products(windows: jax.Array, weights: jax.Array) -> jax.Array:
     """
     a, b, c, d = jnp.split(windows.reshape(-1, windows.shape[-1]) @ weights, 4, axis=-1)
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d)).reshape(*windows.shape[:-1], -1)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """Max over non-overlapping 2x2 windows, `[B, H, W, C]` -> `[B, H/2, W/2, C]`.
-
-    Its gradient needs no scatter; where values tie, each pair of them halves it.
-    """
-    b, h, w, c = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
-    upper, lower = (jnp.maximum(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))
-    return jnp.maximum(upper, lower)
 
 
 def _neighbours(x: jax.Array, axis: int) -> list[jax.Array]:

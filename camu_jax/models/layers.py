@@ -1,4 +1,4 @@
-"""Layers with PyTorch's default initialisation."""
+"""Layers with PyTorch's default initialisation, and a pooling."""
 
 import math
 from collections.abc import Sequence
@@ -48,3 +48,14 @@ class ConvWeights(nn.Module):
         shape = (self.size, self.size, channels, self.features)
         init = _uniform(math.prod(shape[:-1]))
         return self.param("kernel", init, shape), self.param("bias", init, (self.features,))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Max over non-overlapping 2x2 windows, `[B, H, W, C]` -> `[B, H/2, W/2, C]`.
+
+    Its gradient needs no scatter; where values tie, each pair of them halves it.
+    """
+    b, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    upper, lower = (jnp.maximum(x[:, :, i, :, 0], x[:, :, i, :, 1]) for i in (0, 1))
+    return jnp.maximum(upper, lower)
