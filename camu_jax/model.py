@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -75,11 +76,10 @@ class Model:
 
 def _split(joint: Outputs, sizes: Sequence[int]) -> list[Outputs]:
     """The outputs of joined batches, batch by batch."""
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(jax.tree.map(lambda a, start=start, size=size: a[start : start + size], joint))
-        start += size
-    return parts
+    ends = list(itertools.accumulate(sizes))[:-1]
+    leaves, tree = jax.tree.flatten(joint)
+    parts = [jnp.split(leaf, ends) for leaf in leaves]
+    return [tree.unflatten(of_one) for of_one in zip(*parts, strict=True)]
 
 
 def in_bfloat16(model: Model) -> Model:
@@ -89,13 +89,13 @@ def in_bfloat16(model: Model) -> Model:
     """
 
     def cast(tree: Any, dtype: Any) -> Any:
-        return jax.tree.map(lambda a: a.astype(dtype), tree)
+        return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
     def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         half = {**variables, "params": cast(variables["params"], jnp.bfloat16)}
         with jax.numpy_dtype_promotion("standard"):  # BatchNorm's float32 statistics meet bfloat16 images
             outputs, stats = model.apply(half, x.astype(jnp.bfloat16), train=train, key=key)
-        return cast(outputs, jnp.float32), cast(stats, jnp.float32)
+        return cast(outputs, jnp.float32), _same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=model.init, apply=apply)
 
@@ -129,29 +129,47 @@ def _same_dtypes(new: Any, old: Any) -> Any:
     """`new` with the dtypes of `old`, so that a state keeps its types whatever the arithmetic was."""
     if not jax.tree.leaves(old):
         return new
-    return jax.tree.map(lambda a, b: a.astype(b.dtype), new, old)
+    return jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(b)), new, old)
+
+
+def _no_key(error: BaseException | None = None) -> ValueError:
+    refused = ValueError("key is None; allowed in training: a jax.random key, as layers of the model draw")
+    refused.__cause__ = error
+    return refused
+
+
+def _drawn_in_evaluation(error: BaseException | None = None) -> ValueError:
+    refused = ValueError(
+        "module draws random numbers in evaluation; allowed: none, which its call has to tell from training by one of "
+        f"the arguments {', '.join(_FLAGS)}"
+    )
+    refused.__cause__ = error
+    return refused
 
 
 # What modules call the argument that tells training from evaluation, and whether it is true in training.
 _FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
 
-def _mode(parameters: Mapping[str, inspect.Parameter], train: bool) -> tuple[tuple[bool, ...], dict[str, bool]]:
+def _mode(parameters: Mapping[str, inspect.Parameter], train: bool) -> tuple[tuple[Any, ...], dict[str, bool]]:
     """Arguments behind the images that put a call in training or evaluation mode: positional ones, and by name.
 
-    They are positional where they can be: `nn.remat` knows its static arguments by their number.
+    They are positional where they can be, with the defaults of what stands before them: `nn.remat` knows its static
+    arguments by their number.
     """
-    positional: list[bool] = []
-    named = {}
-    in_order = True
+    positional: list[Any] = []
+    last_flag = 0
     for name, parameter in list(parameters.items())[1:]:  # the first takes the images
-        if name not in _FLAGS:
-            in_order = False
-        elif in_order and parameter.kind == inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            positional.append(train == _FLAGS[name])
-        else:
-            named[name] = train == _FLAGS[name]
-    return tuple(positional), named
+        if parameter.kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            break
+        if name not in _FLAGS and parameter.default is inspect.Parameter.empty:
+            break
+        positional.append(train == _FLAGS[name] if name in _FLAGS else parameter.default)
+        if name in _FLAGS:
+            last_flag = len(positional)
+    by_position = list(parameters)[1 : 1 + last_flag]
+    named = {name: train == inverted for name, inverted in _FLAGS.items() if name in parameters}
+    return tuple(positional[:last_flag]), {name: v for name, v in named.items() if name not in by_position}
 
 
 def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
@@ -159,7 +177,8 @@ def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
 
     Args:
       module: a `flax.linen.Module` whose `__call__(x)` returns `(logits, embedding)`, `Outputs`, or logits alone. Its
-        call may also take `train`, `training`, `is_training`, `deterministic` or `use_running_average`.
+        call may also take `train`, `training`, `is_training`, `deterministic` or `use_running_average`. In training
+        layers may draw from random streams of any name.
       image_shape: shape of one image, a tuple; used to make fresh variables.
     """
     from flax import errors
@@ -168,89 +187,23 @@ def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
 
     def init(key: jax.Array) -> Variables:
         args, kwargs = _mode(parameters, train=False)
-        return as_variables(module.init(key, jnp.zeros((1, *image_shape)), *args, **kwargs))
+        return as_variables(module.init(key, jnp.zeros((1, *image_shape), jnp.float32), *args, **kwargs))
 
     def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         args, kwargs = _mode(parameters, train)
         if not train:
-            return _as_outputs(module.apply(variables, x, *args, **kwargs)), variables["batch_stats"]
+            try:
+                return _as_outputs(module.apply(variables, x, *args, **kwargs)), variables["batch_stats"]
+            except errors.InvalidRngError as error:
+                raise _drawn_in_evaluation(error)
         # Linen takes the stream `params` for every name that a layer asks for and that is not there.
         rngs = {} if key is None else {"params": key, "dropout": jax.random.fold_in(key, 1)}
         try:
             result, updated = module.apply(variables, x, *args, **kwargs, rngs=rngs, mutable=["batch_stats"])
         except errors.InvalidRngError as error:
-            raise ValueError(
-                "key is None; allowed in training: a jax.random key, as layers of the model draw"
-            ) from error
+            raise _no_key(error)
         stats = updated.get("batch_stats", {})
         return _as_outputs(result), _same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=init, apply=apply)
 
-
-def from_nnx(make: Callable[[Any], Any], module: Any | None = None) -> tuple[Model, Variables]:
-    """A `Model` of a Flax NNX module, and the module's variables.
-
-    The variables go back by `flax.nnx.update(module, variables["params"], variables["batch_stats"])`.
-
-    Args:
-      make: builds a fresh module from `flax.nnx.Rngs`; used for `Model.init`.
-      module: the trained module, whose `__call__(x)` returns `(logits, embedding)`, `Outputs`, or logits alone; None
-        takes a fresh one of `make(nnx.Rngs(0))`. Its call may also take `rngs`, and a flag as in `from_linen`; layers
-        with a mode of their own, such as Dropout and BatchNorm, are switched by `nnx.view`.
-
-    Returns:
-      The model, and its variables as pure dicts: `params`, and as `batch_stats` whatever else the module holds but
-      its random state.
-    """
-    from flax import nnx  # Linen users need not pay for it
-
-    module = make(nnx.Rngs(0)) if module is None else module
-    parameters = dict(inspect.signature(module.__call__).parameters)
-
-    def parts(m: Any) -> Any:
-        """Graph, parameters, random state, and the rest."""
-        return nnx.split(m, nnx.Param, nnx.RngState, ...)
-
-    graphs = {}
-    for train in (True, False):
-        view = nnx.view(module, use_running_average=not train, deterministic=not train, raise_if_not_found=False)
-        graphs[train] = parts(view)[0]
-    random_state = jax.eval_shape(lambda: nnx.to_pure_dict(parts(module)[2]))
-    draws = bool(jax.tree.leaves(random_state)) or "rngs" in parameters
-
-    def variables_of(m: Any) -> Variables:
-        _, params, _, rest = parts(m)
-        return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(rest)}
-
-    def init(key: jax.Array) -> Variables:
-        return variables_of(make(nnx.Rngs(key)))
-
-    def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
-        if train and draws and key is None:
-            raise ValueError("key is None; allowed in training: a jax.random key, as layers of the model draw")
-        key = jax.random.key(0) if key is None else key  # nothing is drawn in evaluation
-        m = nnx.merge(
-            graphs[train], variables["params"], _fresh_random_state(key, random_state), variables["batch_stats"]
-        )
-        args, kwargs = _mode(parameters, train)
-        streams = {"rngs": nnx.Rngs(jax.random.fold_in(key, 2**31))} if "rngs" in parameters else {}
-        outputs = _as_outputs(m(x, *args, **kwargs, **streams))
-        if not train:
-            return outputs, variables["batch_stats"]
-        return outputs, _same_dtypes(variables_of(m)["batch_stats"], variables["batch_stats"])
-
-    return Model(init=init, apply=apply), variables_of(module)
-
-
-def _fresh_random_state(key: jax.Array, like: Any) -> Any:
-    """Random state of an NNX module, all of it from one key: keys folded by their place, counts 0."""
-    leaves, tree = jax.tree.flatten(like)
-    fresh = []
-    for i, leaf in enumerate(leaves):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            own = jax.random.fold_in(key, i)
-            fresh.append(jax.random.split(own, leaf.shape) if leaf.shape else own)
-        else:
-            fresh.append(jnp.zeros(leaf.shape, leaf.dtype))
-    return jax.tree.unflatten(tree, fresh)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     with machine.claim(retrain.path(), wait=True) if job.method != "retrain" else contextlib.nullcontext():
         retrained = retrain.predictor()
     logits, reference = (np.asarray(evaluate.outputs(p, forget.x).logits) for p in (predictor, retrained))
-    figures = {**found.figures, "js_forget": estimates.mean(divergence.jensen_shannon(logits, reference), lowest=0.0)}
+    figures = {**found.figures, "js_forget": estimates.mean(divergence.jensen_shannon(logits, reference), lowest=0.0, highest=math.log(2))}
 
     original = Predictor((experiment.original(),), experiment.model, experiment.config.pipeline)
     target = 0.95 * evaluate.accuracy(evaluate.outputs(original, forget.x).logits, forget.y)

@@ -36,23 +36,31 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
     unmade = [job for job in todo if machine.agree(job.read() is None)]
     train = any(job.entry[0].uses_original for job in todo) and machine.agree(experiment.find_original() is None)
     parts = [f"{len(todo)} of {len(jobs)} results to make"] + ["the original model to train"] * train
-    left_out = ", ".join([*uncounted, *(f"audit {name}" for name in config.audit), "compilation"])
-    console.say(f"{' and '.join(parts)}: about {machine.words(estimate(unmade))}; {left_out} not counted")
+    expected = estimate(unmade)
+    left_out = [*uncounted, *(f"audit {name}" for name in config.audit)]
+    console.say(
+        f"{' and '.join(parts)}: about {machine.words(expected.seconds)}, after {expected.compile_seconds:.0f} s of "
+        f"compiling{'; not counted: ' if left_out else ''}{', '.join(left_out)}"
+    )
 
 
-def estimate(jobs: Sequence[Job]) -> float:
-    """Seconds that jobs of one experiment will take, with the original model if it is missing, without compilation.
+def estimate(jobs: Sequence[Job]) -> machine.Span:
+    """How long jobs of one experiment will take, with the original model if it is missing.
 
-    Every method is tried for a few steps. What it compiles for them it will need anyway.
+    Every method is tried for a few steps. What it compiles for them it will need anyway: the jobs find it compiled.
+
+    Returns:
+      The seconds that the jobs will take, and those that the trials have spent on compiling.
     """
+    total = machine.Span()
     if not jobs:
-        return 0.0
+        return total
     experiment = jobs[0].experiment
     original = experiment.find_original()
-    total = 0.0
+    trials: list[tuple[Callable[[loop.Listener], object], int]] = []  # and how often each will be done
     if machine.agree(original is None):
         if any(job.entry[0].uses_original for job in jobs):
-            total += seconds_of(lambda listen: experiment.train_original(keys.original(0), listen))
+            trials.append((lambda listen: experiment.train_original(keys.original(0), listen), 1))
         original = jax.jit(experiment.model.init)(keys.original(0))  # the steps take as long as with a trained one
     for method in dict.fromkeys(job.method for job in jobs):
         same = [job for job in jobs if job.method == method]
@@ -62,7 +70,11 @@ def estimate(jobs: Sequence[Job]) -> float:
         def unlearn(listen: loop.Listener, entry=entry, settings=settings, problem=problem) -> object:  # type: ignore[no-untyped-def]
             return entry.unlearn(keys.method(0, entry.name), problem, settings, progress=listen)
 
-        total += seconds_of(unlearn) * len(same)
+        trials.append((unlearn, len(same)))
+    for work, times in trials:
+        span = trial(work)
+        total.seconds += span.seconds * times
+        total.compile_seconds += span.compile_seconds
     return total
 
 
@@ -70,7 +82,7 @@ class _Enough(Exception):
     """Ends a trial."""
 
 
-def seconds_of(work: Callable[[loop.Listener], object], *, least: float = 0.25, steps: int = 8) -> float:
+def trial(work: Callable[[loop.Listener], object], *, least: float = 0.25, steps: int = 8) -> machine.Span:
     """How long some work with a progress listener will take, from its first steps.
 
     Args:
@@ -80,7 +92,7 @@ def seconds_of(work: Callable[[loop.Listener], object], *, least: float = 0.25, 
       steps: see `least`.
 
     Returns:
-      Seconds a step, times all steps. The first step is not timed: it compiles.
+      Seconds a step, times all steps; the first step is not timed. And what was spent on compiling.
     """
     began: list[tuple[int, float]] = []  # step and working time of the first call
     found = 0.0
@@ -102,4 +114,4 @@ def seconds_of(work: Callable[[loop.Listener], object], *, least: float = 0.25, 
                 raise _Enough
 
         work(listen)
-    return found
+    return machine.Span(found, span.compile_seconds)

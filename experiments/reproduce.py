@@ -138,7 +138,7 @@ def run(options: ReproduceOptions) -> int:
         every = pieces(experiment, part, options)
         todo = [k for k, piece in enumerate(every) if piece.todo()]
         unmade = [job for job in jobs_of(experiment) if job.read() is None]
-        seconds += estimate.estimate(unmade) if first == 0 else 0.0
+        seconds += estimate.estimate(unmade).seconds if first == 0 else 0.0
         plan += [(number, k) for k in todo]
         total += len(every)
     console.say(f"{len(plan)} of {total} results to make on {machine.device_name()}")

@@ -375,6 +375,9 @@ def test_intervals_of_few_scores_cover(sizes, shift):
     assert covered(lambda: (rng.normal(shift, 1, sizes[0]), rng.normal(0, 1, sizes[1])), estimates.auc, truth) >= 285
     low, high = estimates.auc(np.array([2.0, 3.0, 4.0]), np.zeros(50))[1:3]
     assert low < 0.4 and high == 1
+    for count in (20, 28):  # half of the trials hit: the very interval of a share
+        ties = estimates.auc(np.arange(float(count)), np.arange(float(count)))
+        assert ties == pytest.approx(estimates.proportion(count // 2, count))
 
 
 @pytest.mark.parametrize("members", [10, 30, 60])
