@@ -77,9 +77,9 @@ class Model:
 def _split(joint: Outputs, sizes: Sequence[int]) -> list[Outputs]:
     """The outputs of joined batches, batch by batch."""
     ends = list(itertools.accumulate(sizes))[:-1]
-    leaves, tree = jax.tree.flatten(joint)
-    parts = [jnp.split(leaf, ends) for leaf in leaves]
-    return [tree.unflatten(of_one) for of_one in zip(*parts, strict=True)]
+    leaves, tree = jax.tree.leaves(joint), jax.tree.structure(joint)
+    parts = zip(*(jnp.split(leaf, ends) for leaf in leaves), strict=True)
+    return [jax.tree.unflatten(tree, part) for part in parts]
 
 
 def in_bfloat16(model: Model) -> Model:
@@ -132,21 +132,7 @@ def _same_dtypes(new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(b)), new, old)
 
 
-def _no_key(error: BaseException | None = None) -> ValueError:
-    refused = ValueError("key is None; allowed in training: a jax.random key, as layers of the model draw")
-    refused.__cause__ = error
-    return refused
-
-
-def _drawn_in_evaluation(error: BaseException | None = None) -> ValueError:
-    refused = ValueError(
-        "module draws random numbers in evaluation; allowed: none, which its call has to tell from training by one of "
-        f"the arguments {', '.join(_FLAGS)}"
-    )
-    refused.__cause__ = error
-    return refused
-
-
+_NO_KEY = "key is None; allowed in training: a jax.random key, as layers of the model draw"
 # What modules call the argument that tells training from evaluation, and whether it is true in training.
 _FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
@@ -195,15 +181,102 @@ def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
             try:
                 return _as_outputs(module.apply(variables, x, *args, **kwargs)), variables["batch_stats"]
             except errors.InvalidRngError as error:
-                raise _drawn_in_evaluation(error)
+                raise ValueError(
+                    "module draws random numbers in evaluation; allowed: in training alone, which its call tells by "
+                    f"one of the arguments {', '.join(_FLAGS)}"
+                ) from error
         # Linen takes the stream `params` for every name that a layer asks for and that is not there.
         rngs = {} if key is None else {"params": key, "dropout": jax.random.fold_in(key, 1)}
         try:
             result, updated = module.apply(variables, x, *args, **kwargs, rngs=rngs, mutable=["batch_stats"])
         except errors.InvalidRngError as error:
-            raise _no_key(error)
+            raise ValueError(_NO_KEY) from error
         stats = updated.get("batch_stats", {})
         return _as_outputs(result), _same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=init, apply=apply)
 
+
+def from_nnx(make: Callable[[Any], Any], module: Any | None = None) -> tuple[Model, Variables]:
+    """A `Model` of a Flax NNX module, and the module's variables.
+
+    The variables go back by `flax.nnx.update(module, variables["params"], variables["batch_stats"])`.
+
+    Args:
+      make: builds a fresh module from `flax.nnx.Rngs`; used for `Model.init`.
+      module: the trained module, whose `__call__(x)` returns `(logits, embedding)`, `Outputs`, or logits alone; None
+        takes a fresh one of `make(nnx.Rngs(0))`. Its call may also take `rngs`, and a flag as in `from_linen`; layers
+        with a mode of their own are switched: those that `nnx.view` knows, such as Dropout and BatchNorm, and
+        attributes with a flag's name. A layer that draws in evaluation all the same draws the same every time.
+
+    Returns:
+      The model, and its variables as pure dicts: `params`, and as `batch_stats` whatever else the module holds but
+      its random state.
+    """
+    from flax import nnx  # Linen users need not pay for it
+
+    module = make(nnx.Rngs(0)) if module is None else module
+    parameters = dict(inspect.signature(module.__call__).parameters)
+
+    def parts(m: Any) -> Any:
+        """Graph, parameters, random state, and the rest."""
+        return nnx.split(m, nnx.Param, nnx.RngState, ...)
+
+    def view(train: bool) -> Any:
+        """The module in one of its modes; its arrays are shared, the module itself stays as it is."""
+        view = nnx.view(module, use_running_average=not train, deterministic=not train, raise_if_not_found=False)
+        nnx.pop(view, nnx.Intermediate)  # what it sowed when it was called before
+        for _, layer in nnx.iter_modules(view):
+            for name, in_training in _FLAGS.items():
+                if isinstance(vars(layer).get(name), bool):
+                    setattr(layer, name, train == in_training)
+        return view
+
+    graphs = {train: parts(view(train))[0] for train in (True, False)}
+    random_state = jax.eval_shape(lambda: nnx.to_pure_dict(parts(module)[2]))
+
+    def variables_of(m: Any) -> Variables:
+        _, params, _, rest = parts(m)
+        return {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(rest)}
+
+    def init(key: jax.Array) -> Variables:
+        return variables_of(make(nnx.Rngs(key)))
+
+    def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
+        source = jax.random.key(0) if key is None else key
+        fresh = _fresh_random_state(source, random_state)
+        m = nnx.merge(graphs[train], variables["params"], fresh, variables["batch_stats"])
+        args, kwargs = _mode(parameters, train)
+        streams = {"rngs": nnx.Rngs(jax.random.fold_in(source, 2**31))} if "rngs" in parameters else {}
+
+        def counts() -> list[Any]:
+            return jax.tree.leaves(nnx.to_pure_dict(nnx.state((m, streams), nnx.RngCount)))
+
+        before = counts()
+        outputs = _as_outputs(m(x, *args, **kwargs, **streams))
+        if not train:
+            return outputs, variables["batch_stats"]
+        if key is None and any(new is not old for new, old in zip(counts(), before, strict=False)):
+            raise ValueError(_NO_KEY)
+        stats = _kept(variables_of(m)["batch_stats"], variables["batch_stats"])
+        return outputs, _same_dtypes(stats, variables["batch_stats"])
+
+    return Model(init=init, apply=apply), variables_of(view(train=False))
+
+
+def _kept(new: Any, old: Any) -> Any:
+    """What of nested dicts was there before: a call may have sown more."""
+    return {name: _kept(new[name], part) for name, part in old.items()} if isinstance(old, dict) else new
+
+
+def _fresh_random_state(key: jax.Array, like: Any) -> Any:
+    """Random state of an NNX module, all of it from one key: keys folded by their place, counts 0."""
+    leaves, tree = jax.tree.flatten(like)
+    fresh = []
+    for i, leaf in enumerate(leaves):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            own = jax.random.fold_in(key, i)
+            fresh.append(jax.random.split(own, leaf.shape) if leaf.shape else own)
+        else:
+            fresh.append(jnp.zeros(leaf.shape, leaf.dtype))
+    return jax.tree.unflatten(tree, fresh)

@@ -116,7 +116,8 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     with machine.claim(retrain.path(), wait=True) if job.method != "retrain" else contextlib.nullcontext():
         retrained = retrain.predictor()
     logits, reference = (np.asarray(evaluate.outputs(p, forget.x).logits) for p in (predictor, retrained))
-    figures = {**found.figures, "js_forget": estimates.mean(divergence.jensen_shannon(logits, reference), lowest=0.0, highest=math.log(2))}
+    divergences = divergence.jensen_shannon(logits, reference)
+    figures = {**found.figures, "js_forget": estimates.mean(divergences, lowest=0.0, highest=math.log(2))}
 
     original = Predictor((experiment.original(),), experiment.model, experiment.config.pipeline)
     target = 0.95 * evaluate.accuracy(evaluate.outputs(original, forget.x).logits, forget.y)

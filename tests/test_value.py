@@ -1,9 +1,12 @@
 """Functions compare by what they are made of: equal ones compile once, others do not."""
 
 import functools
+import inspect
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -17,6 +20,29 @@ OPTIMIZERS = {
     "schedule": lambda rate: optax.adam(optax.cosine_decay_schedule(rate, 100)),
     "injected": lambda rate: optax.inject_hyperparams(optax.adam)(learning_rate=rate),
     "by_part": lambda rate: optax.multi_transform({"a": optax.adam(rate), "b": optax.sgd(rate)}, {"w": "a", "v": "b"}),
+}
+# Not all of them take a step in the tests' strict arithmetic; that they compare equal is enough.
+MORE_OPTIMIZERS = {
+    "joined": lambda rate: optax.adam(
+        optax.join_schedules([optax.constant_schedule(rate), optax.exponential_decay(rate, 10, 0.9)], [5])
+    ),
+    "piecewise": lambda rate: optax.sgd(optax.piecewise_constant_schedule(rate, {10: 0.1})),
+    "warmup": lambda rate: optax.adamw(
+        optax.warmup_cosine_decay_schedule(0.0, rate, 5, 50), mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+    ),
+    "injected_schedule": lambda rate: optax.inject_hyperparams(optax.adamw)(
+        learning_rate=optax.cosine_decay_schedule(rate, 10), weight_decay=1e-3
+    ),
+    "accumulated": lambda rate: optax.MultiSteps(optax.adam(rate), 2).gradient_transformation(),
+    "array": lambda rate: optax.adam(jnp.asarray(rate)),
+    "noisy": lambda rate: optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.sgd(rate)),
+    "frozen": lambda rate: optax.partition(
+        {"a": optax.adam(rate), "z": optax.set_to_zero()}, lambda p: {"w": "a", "v": "z"}
+    ),
+    "checked": lambda rate: optax.apply_if_finite(optax.lamb(rate), 3),
+    "lbfgs": optax.lbfgs,
+    "muon": optax.contrib.muon,
+    "schedule_free": optax.contrib.schedule_free_adamw,
 }
 
 
@@ -36,22 +62,74 @@ def test_a_fresh_optimizer_compiles_nothing_again(name):
         assert len(traced) == programs
 
 
+@pytest.mark.parametrize("name", MORE_OPTIMIZERS)
+def test_fresh_optimizers_are_equal(name):
+    make = MORE_OPTIMIZERS[name]
+    first, second, other = (by_value_transformation(make(rate)) for rate in (1e-3, 1e-3, 2e-3))
+    assert type(first) is type(make(1e-3))
+    assert first == second and hash(first) == hash(second) and first != other
+
+
+def test_nested_transformations_are_not_gone_through_again_and_again():
+    """Each layer holds the inner one twice, in `init` and in `update`: 2^40 visits, were each counted anew."""
+
+    def nested():
+        optimizer = optax.adam(1e-3)
+        for _ in range(40):
+            optimizer = optax.masked(optimizer, lambda p: jax.tree.map(lambda _: True, p))
+        return by_value_transformation(optimizer)
+
+    assert nested() == nested()
+
+
 def closure(*things):
     return lambda: things
 
 
 @pytest.mark.parametrize(
-    "thing", [1, 1.0, True, "a", None, (1, [2]), {"a": 1}, jnp.arange(3), closure(1), functools.partial(max, 2)]
+    "fresh",
+    [
+        lambda: (1, 1.0, True, "a", None, float("nan")),
+        lambda: (1, [2], {"a": {3}}, slice(1, 2), range(3)),
+        lambda: (jnp.arange(3), np.arange(3), np.float32(2), jax.random.key(3), np.dtype("int8")),
+        lambda: (closure(1), functools.partial(max, 2), closure(closure(jnp.ones(2)))),
+        lambda: nn.Dense(3, kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal")),
+        lambda: by_value(closure([1])),
+    ],
 )
-def test_equal_contents_are_equal(thing):
-    first, second = by_value(closure(thing)), by_value(closure(thing))
+def test_equal_contents_are_equal(fresh):
+    first, second = by_value(closure(fresh())), by_value(closure(fresh()))
     assert first == second and hash(first) == hash(second) and by_value(first) is first
-    assert first != by_value(closure(thing, thing)) and first != closure(thing)
+    assert first != by_value(closure(fresh(), 1)) and first != closure(fresh())
+
+
+def test_name_and_signature_stay():
+    def double(x, *, train):
+        return 2 * x
+
+    same = by_value(double)
+    assert same.__name__ == "double" and list(inspect.signature(same).parameters) == ["x", "train"]
+    assert jax.jit(same, static_argnames="train")(3, train=True) == 6
 
 
 @pytest.mark.parametrize(
     ("a", "b"),
-    [(1, 1.0), (1, True), (0, None), ([1], (1,)), (jnp.arange(3), jnp.arange(3.0)), (jnp.arange(3), jnp.zeros(3))],
+    [
+        (1, 1.0),
+        (1, True),
+        (0, None),
+        (0.0, -0.0),
+        ([1], (1,)),
+        ({1: 2}, {True: 2}),
+        (jnp.arange(3), jnp.arange(3.0)),
+        (jnp.arange(3), jnp.zeros(3)),
+        (jnp.arange(3), np.arange(3)),
+        (jnp.zeros(3, jnp.float8_e4m3fn), jnp.zeros(3, jnp.float8_e5m2)),
+        (jnp.asarray(1.0, jnp.float32), jax.jit(lambda x: x)(1.0)),  # the second gives way to other dtypes
+        (jnp.zeros(2**15), jnp.zeros(2**15)),  # too large to be looked at
+        (np.array([object()]), np.array([object()])),
+        (nn.Dense(3, kernel_init=nn.initializers.zeros), nn.Dense(3, kernel_init=nn.initializers.ones)),
+    ],
 )
 def test_other_contents_are_not(a, b):
     assert by_value(closure(a)) != by_value(closure(b))
@@ -75,3 +153,15 @@ def test_other_code_defaults_and_recursion():
     assert by_value(make(2)) == by_value(make(2)) != by_value(make(3))
     assert by_value(lambda x: x + 1) != by_value(lambda x: x + 2)
     assert by_value(make(3))(4) == make(3)(4)
+
+
+def test_tracers_count_by_identity_and_constants_by_value_while_tracing():
+    def compare(x):
+        assert by_value(closure(x)) == by_value(closure(x)) != by_value(closure(x + 1))
+        assert by_value(closure(key, jnp.float32)) == by_value(closure(jax.random.clone(again), jnp.float32))
+        return x
+
+    key, again = jax.random.key(0), jax.random.key(0)
+    with pytest.raises(AssertionError):  # what is computed while tracing is traced
+        jax.jit(compare)(1.0)
+    assert jax.jit(lambda x: by_value(closure(key)) == by_value(closure(again)) and x)(1.0)
