@@ -105,6 +105,47 @@ def test_pieces_of_a_batch_are_the_batch(rows):
         assert pieces(x)[0] is x  # split over the devices already
 
 
+@pytest.mark.parametrize("shape", [(20, 12, 8, 1), (3, 8, 8, 2)])
+def test_both_forms_of_two_pooled_convolutions_are_the_same(shape):
+    """Values and Hessian-vector products of the form for the CPU and of the one for all others, in float64."""
+    rng = np.random.default_rng(0)
+    explicit = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))  # takes the latter
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=shape))
+        first, second = (
+            (jnp.asarray(rng.normal(size=(5, 5, i, o))), jnp.asarray(rng.normal(size=o)))
+            for i, o in ((shape[-1], 3), (3, 4))
+        )
+
+        def all_of(*args):
+            gradient = jax.grad(lambda args: jnp.tanh(conv_pool_twice(*args) / 10).sum())
+            return conv_pool_twice(*args), jax.jvp(gradient, (args,), (args,))
+
+        found = jax.jit(all_of)(x, first, second)
+        with jax.set_mesh(explicit):
+            want = jax.device_get(jax.jit(all_of)(x, first, second))
+        chex.assert_trees_all_close(found, want, rtol=1e-10, atol=1e-10)
+        programs = [str(jax.make_jaxpr(all_of)(x, first, second))]
+        with jax.set_mesh(explicit):
+            programs.append(str(jax.make_jaxpr(all_of)(x, first, second)))
+        assert ["platform_index" in program for program in programs] == [True, False]
+
+
+def test_the_gradient_of_a_jitted_loss_chooses_its_form_too(cnn):
+    """A conditional left in it would be slow: XLA runs convolutions in one on a single core, without its kernels."""
+    variables = jax.eval_shape(cnn.init, jax.random.key(0))
+
+    def loss(params, x):
+        (out,), _ = cnn.train({**variables, "params": params}, [x])
+        return out.logits.sum()
+
+    x = jax.ShapeDtypeStruct((9, 28, 28, 1), jnp.float32)
+    for gradient in (jax.grad(loss), jax.grad(jax.jit(loss))):
+        lowered = jax.jit(gradient).lower(variables["params"], x)
+        backward = [f for f in lowered.as_text().split("func.func") if "stablehlo.case" in f]
+        assert backward and all('stablehlo.case"(%arg' not in f for f in backward)  # none chosen by an argument
+
+
 def direct(x, kernel, stride=1):
     edge = kernel.shape[0] // 2
     numbers = ("NHWC", "HWIO", "NHWC")
@@ -356,6 +397,97 @@ def test_a_module_that_returns_something_else_is_refused(what, named):
             model.apply(variables, X, train=train)
 
 
+class Flagged(nn.Module):
+    """A flag that stands behind another argument."""
+
+    @nn.compact
+    def __call__(self, x, mask=None, training=False):
+        assert mask is None and isinstance(training, bool)  # no tracer
+        return nn.Dense(CLASSES)(nn.Dropout(0.5, deterministic=not training)(x.reshape(x.shape[0], -1)))
+
+
+class Positional(nn.Module):
+    @nn.compact
+    def __call__(self, x, use_running_average, /):
+        return nn.Dense(CLASSES)(nn.Dropout(0.5, deterministic=use_running_average)(x.reshape(x.shape[0], -1)))
+
+
+@pytest.mark.parametrize("module", [Flagged(), nn.remat(Flagged, static_argnums=(2, 3))(), Positional()])
+def test_flags_reach_the_module(module):
+    model = from_linen(module, IMAGE)
+    variables, key = model.init(jax.random.key(0)), jax.random.key(1)
+    w = variables["params"]["Dense_0"]
+    assert_close(model.eval(variables, X).logits, X.reshape(6, -1) @ w["kernel"] + w["bias"][None])
+
+    def loss(params):
+        (out,), _ = model.train({**variables, "params": params}, [X], key)
+        return (out.logits**2).sum()
+
+    assert differ(jax.jit(jax.grad(loss))(variables["params"]), variables["params"])
+    assert differ(model.train(variables, [X], key)[0][0], model.eval(variables, X))
+
+
+class AlwaysDrawing(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(CLASSES)(nn.Dropout(0.5, deterministic=False)(x.reshape(x.shape[0], -1)))
+
+
+def test_drawing_in_evaluation_is_refused():
+    model = from_linen(AlwaysDrawing(), IMAGE)
+    variables = {"params": {"Dense_0": {"kernel": jnp.ones((16, CLASSES)), "bias": jnp.ones(CLASSES)}}}
+    model.train({**variables, "batch_stats": {}}, [X], jax.random.key(0))
+    with pytest.raises(ValueError, match="module draws random numbers in evaluation; allowed: in training alone"):
+        model.eval({**variables, "batch_stats": {}}, X)
+
+
+class Moded(nnx.Module):
+    """A mode that is an attribute of its own, a closure, random state that nothing draws from, and a counter."""
+
+    def __init__(self, rngs, scale=1.0):
+        self.classify = nnx.Linear(16, CLASSES, rngs=rngs)
+        self.scaled = lambda x: scale * x
+        self.dropout = nnx.Dropout(0.0, rngs=rngs)
+        self.training = True
+        self.calls = nnx.Variable(jnp.int32(0))
+
+    def __call__(self, x):
+        self.calls[...] += 1
+        logits = self.scaled(self.classify(self.dropout(x.reshape(x.shape[0], -1))))
+        return logits + 1 if self.training else logits
+
+
+def test_attributes_of_nnx_modules_are_switched():
+    module = Moded(nnx.Rngs(0))
+    model, variables = from_nnx(Moded, module)
+    (out,), stats = model.train(variables, [X])  # draws nothing, and so needs no key
+    assert_close(out.logits, model.eval(variables, X).logits + 1)
+    assert stats == {"calls": 1} and module.training and not module.dropout.deterministic and module.calls[...] == 0
+
+
+def test_nnx_modules_with_fresh_closures_are_one_model():
+    first, same, other = (
+        from_nnx(lambda rngs: Moded(rngs, 1.0), Moded(nnx.Rngs(seed), scale))[0]
+        for seed, scale in ((0, 1.0), (1, 1.0), (0, 2.0))
+    )
+    assert first.apply == same.apply != other.apply
+
+
+@pytest.mark.parametrize(
+    ("model", "image"), [(models.cnn(3, (8, 8, 1)), (8, 8, 1)), (models.resnet18(3, (8, 8, 3), width=2), (8, 8, 3))]
+)
+def test_models_in_64_bits(model, image):
+    """Parameters are float32 there as well; images of either precision are taken."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        variables = jax.eval_shape(model.init, jax.random.key(0))
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
+        for dtype in (jnp.float32, jnp.float64):
+            x = jax.ShapeDtypeStruct((2, *image), dtype)
+            out, stats = jax.eval_shape(lambda v, x: model.apply(v, x, train=True), variables, x)
+            assert out.logits.dtype == dtype
+            chex.assert_trees_all_equal_dtypes(stats, variables["batch_stats"])
+
+
 class Cached(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -366,6 +498,22 @@ class Cached(nn.Module):
 def test_other_collections_are_refused():
     with pytest.raises(ValueError, match=r"variables holds \['cache'\]|has no 'params'"):
         from_linen(Cached(), IMAGE).init(jax.random.key(0))
+
+
+def test_half_precision_keeps_every_states_dtype():
+    """Parameters of any dtype, and states that are counted."""
+    model, variables = from_nnx(Moded)
+    (out,), stats = in_bfloat16(model).train(variables, [X])
+    assert out.logits.dtype == jnp.float32 and stats["calls"].dtype == jnp.int32
+
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), fresh(NORMED))
+
+    def body(stats, x):
+        return NORMED.apply({**half, "batch_stats": stats}, x, train=True)[1], None
+
+    with jax.numpy_dtype_promotion("standard"):
+        stats, _ = jax.lax.scan(body, half["batch_stats"], jnp.stack([X, X]))
+    chex.assert_trees_all_equal_dtypes(stats, half["batch_stats"])
 
 
 def test_bfloat16_computes_in_half_and_keeps_in_single():

@@ -155,13 +155,13 @@ def test_other_code_defaults_and_recursion():
     assert by_value(make(3))(4) == make(3)(4)
 
 
-def test_tracers_count_by_identity_and_constants_by_value_while_tracing():
-    def compare(x):
-        assert by_value(closure(x)) == by_value(closure(x)) != by_value(closure(x + 1))
-        assert by_value(closure(key, jnp.float32)) == by_value(closure(jax.random.clone(again), jnp.float32))
+def test_while_something_is_traced():
+    """What is traced counts by identity; a key is a number there too."""
+    key, again = jax.random.key(0), jax.random.key(0)
+
+    def equal(x):
+        assert by_value(closure(x)) == by_value(closure(x)) != by_value(closure(x + 0))
+        assert by_value(closure(key)) == by_value(closure(again))
         return x
 
-    key, again = jax.random.key(0), jax.random.key(0)
-    with pytest.raises(AssertionError):  # what is computed while tracing is traced
-        jax.jit(compare)(1.0)
-    assert jax.jit(lambda x: by_value(closure(key)) == by_value(closure(again)) and x)(1.0)
+    assert jax.jit(equal)(1.0) == 1
