@@ -1,12 +1,13 @@
 """How long jobs will take on this machine, from a trial of a few steps, and what a command says before it begins."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 
-from camu_jax import loop
+from camu_jax import Variables, loop
 from experiments import console, keys, machine
 from experiments.job import Job
 
@@ -17,7 +18,7 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
     Args:
       jobs: all jobs of the command.
       todo: those with work to do.
-      uncounted: work besides unlearning that the time leaves out; audits and compilation always are.
+      uncounted: work besides unlearning that the time leaves out; audits always are.
     """
     experiment = jobs[0].experiment
     config = experiment.config
@@ -55,27 +56,28 @@ def estimate(jobs: Sequence[Job]) -> machine.Span:
     total = machine.Span()
     if not jobs:
         return total
-    experiment = jobs[0].experiment
-    original = experiment.find_original()
-    trials: list[tuple[Callable[[loop.Listener], object], int]] = []  # and how often each will be done
-    if machine.agree(original is None):
-        if any(job.entry[0].uses_original for job in jobs):
-            trials.append((lambda listen: experiment.train_original(keys.original(0), listen), 1))
-        original = jax.jit(experiment.model.init)(keys.original(0))  # the steps take as long as with a trained one
-    for method in dict.fromkeys(job.method for job in jobs):
-        same = [job for job in jobs if job.method == method]
-        entry, settings = same[0].entry
-        problem = same[0].problem(original or {})
 
-        def unlearn(listen: loop.Listener, entry=entry, settings=settings, problem=problem) -> object:  # type: ignore[no-untyped-def]
-            return entry.unlearn(keys.method(0, entry.name), problem, settings, progress=listen)
-
-        trials.append((unlearn, len(same)))
-    for work, times in trials:
+    def add(work: Callable[[loop.Listener], object], times: int) -> None:
         span = trial(work)
         total.seconds += span.seconds * times
         total.compile_seconds += span.compile_seconds
+
+    experiment = jobs[0].experiment
+    original = experiment.find_original()
+    if machine.agree(original is None):
+        if any(job.entry[0].uses_original for job in jobs):
+            add(lambda listen: experiment.train_original(keys.original(0), listen), 1)
+        original = jax.jit(experiment.model.init)(keys.original(0))  # the steps take as long as with a trained one
+    for name in dict.fromkeys(job.method for job in jobs):
+        same = [job for job in jobs if job.method == name]
+        add(functools.partial(_unlearn, same[0], original or {}), len(same))
     return total
+
+
+def _unlearn(job: Job, original: Variables, listen: loop.Listener) -> object:
+    """What a job's method does. The problem is made here, so that no two of them are held at once."""
+    method, settings = job.entry
+    return method.unlearn(keys.method(job.seed, job.method), job.problem(original), settings, progress=listen)
 
 
 class _Enough(Exception):

@@ -189,7 +189,7 @@ def _worker(text: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return console.command(lambda: run(console.parse(argv, ReproduceOptions(), "experiments/reproduce.py")))
+    return console.command(lambda: run(console.parse(argv, ReproduceOptions(), "experiments/reproduce.py")), DataError)
 
 
 if __name__ == "__main__":
