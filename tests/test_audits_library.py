@@ -104,6 +104,7 @@ def test_paper_rows_are_those_of_the_authors_code():
     assert len(rows.member) == len(rows.nonmember) == 4000 and (rows.nonmember == np.arange(4000)).all()
     assert (rows.unseen == np.arange(4000, 10000)).all()
     share = {n: len(membership.paper_rows(jax.random.key(0), n, 50000, 10000).unseen) for n in (500, 5000, 6742)}
+    assert len(membership.paper_rows(jax.random.key(0), 500, 49500, 10000).member) == 4000  # a class of C100
     assert share == {500: 512, 5000: 5024, 6742: 6000}  # 50.59, 50.12 and 47.09 percent non-members: Tables 4 and 12
     small = membership.paper_rows(jax.random.key(0), 144, 1293, 360)
     assert len(small.member) == len(small.nonmember) == 144 and small.unseen[0] == 144
@@ -335,6 +336,47 @@ def test_forgetting_epsilon_of_one_threshold_by_hand():
     oracles = np.array([[0.0], [1.0], [2.5], [-1.0]])
     expected = max(math.log((1 - 1e-5 - 0.25) / 0.25), math.log((1 - 1e-5 - 0.25) / 0.25))
     assert divergence._threshold_epsilon(unlearned, oracles, 1e-5)[0] == pytest.approx(expected)
+
+
+def test_forgetting_epsilon_where_only_some_intervals_are_allowed():
+    """Those as long as the narrower range, give or take 2: any pair of margins would give log 6."""
+    a, b = np.arange(8.0), np.array([-0.1, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 7.1])
+    epsilon = divergence.forgetting_epsilon(a[:, None], b[:, None])[0]
+    assert epsilon == pytest.approx(math.log(4), abs=1e-4)
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.5])
+def test_forgetting_epsilon_is_the_challenges(spread):
+    """Against a grid as fine as that of its code, which cannot part margins that are nearer; ours can."""
+    rng = np.random.default_rng(0)
+    a, b = (np.round(rng.normal(0, spread, (32, 12)), 1) + offset for offset in (0.0, 0.05))
+    expected = [_epsilon_on_a_grid(a[:, i], b[:, i]) for i in range(12)]
+    np.testing.assert_allclose(divergence.forgetting_epsilon(a, b), expected, atol=1e-9)
+
+
+def _epsilon_on_a_grid(a, b, delta=1e-5):
+    narrow, wide = (b, a) if np.ptp(b) <= np.ptp(a) else (a, b)
+    upper, lower = (b, a) if np.median(b) > np.median(a) else (a, b)
+    width = np.ptp(narrow)
+    thresholds = np.arange(min(a.min(), b.min()), max(a.max(), b.max()) + 0.01, 0.01)[:, None]
+    errors = [((lower >= thresholds).mean(1), (upper < thresholds).mean(1))]
+    for right in np.arange(narrow.max() - 2, narrow.max() + 2.005, 0.01):
+        left = (right - width + np.arange(-2, 2.005, 0.01))[:, None]
+        inside, outside = (((left <= x) & (x <= right)).mean(1) for x in (narrow, wide))
+        errors.append((outside, 1 - inside))
+    fpr, fnr = (np.concatenate(parts) for parts in zip(*errors, strict=True))
+    counted = (fpr > 0) & (fnr > 0)
+    fpr, fnr = fpr[counted], fnr[counted]
+    ratios = np.concatenate([(1 - delta - fpr) / fnr, (1 - delta - fnr) / fpr, [1.0]])
+    return np.log(ratios.max())
+
+
+@pytest.mark.parametrize("models", [32, 64, 128])
+def test_two_halves_of_one_population_have_a_quality_of_a_fifth(models):
+    a, b = np.random.default_rng(3).normal(0, 1, (2, models, 400))
+    epsilon = divergence.forgetting_epsilon(a, b)
+    assert math.log(4) < np.median(epsilon) < math.log(6)
+    assert 0.16 < divergence.forgetting_quality(epsilon, models) < 0.22
 
 
 def test_the_evidence_of_populations_has_every_part_beside_its_null_level():

@@ -16,7 +16,7 @@ from camu_jax.model import in_bfloat16
 from camu_jax.models.convolution import conv_pool_twice, convolve
 from camu_jax.models.cpu import conv3x3, conv3x3_stride2, pieces
 from camu_jax.models.layers import ConvWeights, Linear, max_pool
-from camu_jax.models.resnet import ResNet18
+from camu_jax.models.resnet import BatchNorm, ResNet18
 from tests.helpers import CLASSES, IMAGE, NORMED, PLAIN, WIDTH, Plain, assert_close, differ, examples, fresh
 
 X = examples(0, 6).x
@@ -269,6 +269,19 @@ def test_resnets_running_statistics_keep_nine_tenths():
     variables = jax.tree.map(lambda a: jnp.ones(a.shape), jax.eval_shape(model.init, jax.random.key(0)))
     first = jax.jit(lambda v, x: model.train(v, [x])[1]["BatchNorm_0"])(variables, black)
     assert_close(first, {"mean": np.full(2, 0.9), "var": np.full(2, 0.9)})  # the first layer has no bias
+
+
+def test_resnets_running_variance_is_the_unbiased_one_as_pytorchs():
+    """A batch of 8 has 8/7 of its own variance recorded; an average over the pixels of more is nearer to 1."""
+    norm = BatchNorm(use_running_average=False)
+    x = 1 + 2 * jax.random.normal(jax.random.key(0), (8, 3))
+    variables = norm.init(jax.random.key(1), x)
+    assert_close(variables["batch_stats"], {"mean": np.zeros(3), "var": np.ones(3)})
+    _, after = jax.jit(lambda v, x: norm.apply(v, x, mutable=["batch_stats"]))(variables, x)
+    recorded = 0.9 + 0.1 * np.asarray(x, np.float64).var(0, ddof=1)
+    assert_close(after["batch_stats"], {"mean": 0.1 * np.asarray(x).mean(0), "var": recorded})
+    kept = BatchNorm(use_running_average=True).apply(variables, x, mutable=["batch_stats"])[1]
+    chex.assert_trees_all_equal(kept, {"batch_stats": variables["batch_stats"]})
 
 
 def test_evaluation_uses_the_recorded_statistics_and_keeps_them():

@@ -5,12 +5,16 @@ the forget set (oracles). None of them is 0 or 1 for two halves of one populatio
 other oracles beside each.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from camu_jax import _validate
 from camu_jax.audits.estimates import Estimate, Evidence, mean
 
 _EMPTY = 1e-5  # what an empty bin of the oracles counts as
+_REACH = 2.0  # how far the challenge's intervals may be from the narrower population
+_PAIRS = 2**21  # intervals in memory at a time
 
 
 def klom(unlearned: np.ndarray, oracles: np.ndarray, *, bins: int = 20, clip: float = 100.0) -> np.ndarray:
@@ -19,7 +23,8 @@ def klom(unlearned: np.ndarray, oracles: np.ndarray, *, bins: int = 20, clip: fl
     Args:
       unlearned: margins of unlearned models, `[K, N]`.
       oracles: margins of retrained models, `[M, N]`.
-      bins: of equal width over the joint range of an example's margins, its maximum included.
+      bins: of equal width over the joint range of an example's margins. The maximum belongs to the last bin; the
+        official code drops it.
       clip: margins are clipped to plus and minus this.
 
     Returns:
@@ -57,10 +62,10 @@ def forgetting_epsilon(unlearned: np.ndarray, oracles: np.ndarray, *, delta: flo
     """The challenge's epsilon of each example: how far the best attack tells the two populations apart.
 
     Triantafillou et al., "Are we making progress in unlearning? Findings from the first NeurIPS unlearning
-    competition" (2024). As in the challenge's code, the attacks are all single thresholds and intervals aimed at the
-    narrower population; one that errs on neither side counts as infinite, one that errs on one side only is left out
-    as having too few samples. Thresholds are the margins themselves, which loses nothing; the ends of intervals are 40
-    quantiles of them (the challenge: a grid).
+    competition" (2024). As in the challenge's code, the attacks are all single thresholds, and the intervals that end
+    within 2 of the maximum of the population with the smaller range and are as long as that range, give or take 2; one
+    that errs on neither side counts as infinite, one that errs on one side only is left out as having too few samples.
+    The challenge tries a grid of 100 thresholds a unit; here each attack that such thresholds can make is tried once.
 
     Args:
       unlearned: margins of unlearned models, `[K, N]`.
@@ -75,8 +80,9 @@ def forgetting_epsilon(unlearned: np.ndarray, oracles: np.ndarray, *, delta: flo
     """
     a, b = _populations(unlearned, oracles)
     best = np.zeros(a.shape[1])
-    for start in range(0, a.shape[1], 256):
-        some = slice(start, start + 256)
+    at_once = max(1, _PAIRS // (len(a) + len(b)) ** 2)
+    for start in range(0, a.shape[1], at_once):
+        some = slice(start, start + at_once)
         best[some] = np.maximum(
             _threshold_epsilon(a[:, some], b[:, some], delta), _interval_epsilon(a[:, some], b[:, some], delta)
         )
@@ -103,19 +109,38 @@ def _threshold_epsilon(a: np.ndarray, b: np.ndarray, delta: float) -> np.ndarray
 
 
 def _interval_epsilon(a: np.ndarray, b: np.ndarray, delta: float) -> np.ndarray:
-    narrow_is_b = np.std(b, axis=0) < np.std(a, axis=0)
-    ends = np.quantile(np.concatenate([a, b]), np.linspace(0, 1, 40), axis=0)
-    first, second = np.triu_indices(len(ends), 1)
-    in_a, in_b = (np.abs(s[first] - s[second]) for s in (_share_at_least(x, ends) for x in (a, b)))
+    narrow_is_b = np.ptp(b, axis=0) <= np.ptp(a, axis=0)
+    width, top = np.minimum(np.ptp(a, axis=0), np.ptp(b, axis=0)), np.where(narrow_is_b, b.max(0), a.max(0))
+
+    # An interval is known by the first and the last margin in it. Its ends lie anywhere up to the margins beside it.
+    points = np.sort(np.concatenate([a, b]), axis=0)
+    edge = np.full((1, points.shape[1]), np.inf)
+    first, last = np.triu_indices(len(points))
+    right_from = np.maximum(points[last], top - _REACH)
+    right_to = np.minimum(np.concatenate([points[1:], edge])[last], top + _REACH)
+    left_from, left_to = np.concatenate([-edge, points[:-1]])[first], points[first]
+    aimed = (right_from <= right_to) & (right_from - left_to <= width + _REACH)
+    aimed &= right_to - left_from >= width - _REACH
+
+    in_a, in_b = (_share_at_least(s, points)[first] - _share_above(s, points)[last] for s in (a, b))
     inside, outside = np.where(narrow_is_b, in_b, in_a), np.where(narrow_is_b, in_a, in_b)
-    return _epsilon(outside, 1 - inside, delta)
+    return _epsilon(np.where(aimed, outside, np.nan), 1 - inside, delta)  # NaN is left out
 
 
 def _share_at_least(x: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Share of the models whose margin is at least each threshold, `[T, N]`."""
+    return 1 - _share_before(x, thresholds, "left")
+
+
+def _share_above(x: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Share of the models whose margin is above each threshold, `[T, N]`."""
+    return 1 - _share_before(x, thresholds, "right")
+
+
+def _share_before(x: np.ndarray, thresholds: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
     ordered = np.sort(x, axis=0)
-    below = [np.searchsorted(ordered[:, i], thresholds[:, i], side="left") for i in range(x.shape[1])]
-    return 1 - np.stack(below, axis=1) / len(x)
+    before = [np.searchsorted(ordered[:, i], thresholds[:, i], side=side) for i in range(x.shape[1])]
+    return np.stack(before, axis=1) / len(x)
 
 
 def forgetting_quality(epsilon: np.ndarray, models: int) -> float:

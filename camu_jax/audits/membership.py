@@ -28,7 +28,8 @@ def paper_rows(key: jax.Array, forget: int, retain: int, test: int) -> Rows:
     """Chooses the rows as the authors' code does: 4 000 members, the first 4 000 test images, the test images after.
 
     Where the test set has fewer than 10 000 images the two counts shrink with it. The members are a random part of the
-    retain set (theirs: of the |F| examples that CaMU drew from it).
+    retain set. Theirs are of the examples R* that CaMU drew from it, which Retrain and the baselines have no part in;
+    R* is large enough there, as classes of C100 are repeated ten times.
 
     Args:
       key: a `jax.random` key; consumed.
@@ -45,7 +46,7 @@ def paper_rows(key: jax.Array, forget: int, retain: int, test: int) -> Rows:
     _validate.at_least(1, forget=forget, retain=retain)
     _validate.at_least(5, test=test)
     first = min(4000, 2 * test // 5)
-    members = np.asarray(jax.random.permutation(key, retain)[: min(first, forget, retain)])
+    members = np.asarray(jax.random.permutation(key, retain)[:first])
     unseen = np.arange(first, min(test, first + 32 * -(-forget // 32)))
     return Rows(members, np.arange(first), unseen)
 

@@ -5,9 +5,10 @@
     single_gradient: the same training, then theta <- theta + sigma * epochs * sum_b grad CE(theta_0; F_b)
 
 Thudi et al., "Unrolling SGD: Understanding Factors Influencing Machine Unlearning", EuroS&P 2022; official code:
-github.com/cleverhans-lab/unrolling-sgd, `Correlation_unlearning.py` and `correlation_verification.py`. The first
-variant is what the CaMU paper describes (A.2.2). It must be plain SGD: only then is added back what was taken. Where
-the model is sure of the forget set its gradients are small, and a sigma far above eta is needed to forget anything.
+github.com/cleverhans-lab/unrolling-sgd. Its scripts take the gradient before the first update, as the paper does and
+this file (`correlation_verification.py`), after it (`Correlation_unlearning.py`), or at the end. The first variant is
+what the CaMU paper describes (A.2.2). It must be plain SGD: only then is added back what was taken. Where the model is
+sure of the forget set its gradients are small, and a sigma far above eta is needed to forget anything.
 """
 
 import dataclasses
