@@ -28,7 +28,7 @@ def outputs(
 
     Args:
       predictor: any predictor.
-      x: stored images, `[N, h, w, c]`, N at least 1.
+      x: stored images, `[N, h, w, c]`, or other inputs, N at least 1; may be `Picked`.
       batch_size: images in a forward pass; changes memory, not the result beyond rounding. None is 500, and 100 on the
         CPU, where more costs memory and saves little time or none (bench/NOTES.md).
       augment_key: None for clean images; a key for one random augmentation of each (as the paper measured R_tr and
@@ -55,8 +55,12 @@ def outputs(
 
 
 def accuracy(logits: jax.Array, y: jax.Array) -> float:
-    """Share of correct predictions in percent: `[N, C]`, `[N]` -> 0 to 100. Ties go to the lowest class."""
-    return 100 * float(jnp.mean(jnp.argmax(logits, axis=-1) == y))
+    """Share of correct predictions in percent: `[N, C]`, `[N]` -> 0 to 100.
+
+    Ties go to the lowest class; logits with a NaN among them predict nothing.
+    """
+    correct = (jnp.argmax(logits, axis=-1) == y) & ~jnp.isnan(logits).any(axis=-1)
+    return 100 * float(jnp.mean(correct))
 
 
 def accuracies(
@@ -96,3 +100,25 @@ def accuracies(
             if rows.any():
                 result[name] = accuracy(logits[rows], test.y[rows])
     return result
+
+
+def failure(predictor: Predictor, retain: Examples, retain_accuracy: float) -> str | None:
+    """Why a model is of no use, so that nobody takes it for a model that has forgotten well.
+
+    Args:
+      predictor: the model to judge.
+      retain: R.
+      retain_accuracy: its accuracy on R, in percent.
+
+    Returns:
+      The reason in words: parameters that are not finite, or an accuracy that guessing reaches, three standard
+      deviations above the share of the largest class. None where there is neither.
+    """
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(predictor.members)]
+    if not all(map(bool, finite)):
+        return "its parameters are not finite"
+    share = int(jnp.bincount(jnp.asarray(retain.y)).max()) / len(retain)
+    chance = 100 * (share + 3 * (share * (1 - share) / len(retain)) ** 0.5)
+    if retain_accuracy <= chance:
+        return f"its accuracy on the retain set is {retain_accuracy:.2f}%, which guessing reaches ({100 * share:.2f}%)"
+    return None

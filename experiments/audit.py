@@ -42,13 +42,22 @@ def make(jobs: Sequence[Job]) -> None:
     for job in jobs:
         for name in lacking(job):
             add(job, name)
+        if job.experiment.config.audit and _failed(job):
+            console.say(f"{job}: not audited, as it failed")
 
 
 def lacking(job: Job) -> list[AuditName]:
-    """The wanted audits that the result lacks, or has with other settings."""
+    """The wanted audits that the result lacks, or has with other settings; none of a model that failed."""
     config = job.experiment.config
     made = (job.read() or {}).get("audits", {})
+    if _failed(job):
+        return []
     return [n for n in config.audit if n not in made or made[n]["settings"] != plain(config.audits)]
+
+
+def _failed(job: Job) -> bool:
+    """Whether there is a result, of a model that is of no use."""
+    return "failed" in (job.read() or {})
 
 
 def add(job: Job, name: AuditName) -> None:
@@ -82,7 +91,7 @@ def _of_retrain(job: Job, name: AuditName) -> dict[str, store.Json]:
     return retrain.get("audits", {}).get(name, {})
 
 
-def _histogram(margins: Margins) -> dict[str, list[float]]:
+def _histogram(margins: Margins) -> store.Histogram:
     """Margins in 40 bins from -20 to 20, for figures; what lies outside counts in the outermost."""
     counts, edges = np.histogram(np.clip(margins, -20, 20), bins=40, range=(-20, 20))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
@@ -169,13 +178,14 @@ def _of_half(job: Job, shadows: lira.Shadows, number: int) -> Margins:
     """Margins of U-LiRA's shadow models of one half, on the whole training set."""
     experiment = job.experiment
     train, seed = experiment.train, experiment.config.original_seed
-    on_half = dataclasses.replace(experiment, train=train[jnp.asarray(shadows.halves[number])])
+    on_half = dataclasses.replace(experiment, train=train.pick(jnp.asarray(shadows.halves[number])))
     method, settings = job.entry
     mine = shadows.clusters == number
     forget, retain = jnp.asarray(shadows.forget[mine]), jnp.asarray(shadows.retain[mine])
 
     def make_one(key: jax.Array, original: Variables, gone: jax.Array, kept: jax.Array) -> Predictor:
-        problem = Problem(experiment.model, original, train[gone], train[kept], experiment.config.pipeline)
+        parts = train.pick(gone), train.pick(kept)
+        problem = Problem(experiment.model, original, *parts, experiment.config.pipeline)
         return method.unlearn(key, problem, settings)
 
     def arguments(k: int) -> tuple[jax.Array, Variables, jax.Array, jax.Array]:

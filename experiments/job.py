@@ -1,6 +1,7 @@
 """A job: one method and one seed of an experiment. Its settings, its result on disk, and the model that it makes."""
 
 import dataclasses
+import math
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from camu_jax import Examples, Predictor, Problem, Settings, Variables, checkpoint, evaluate
 from camu_jax.audits import population
 from camu_jax.methods import Method
+from camu_jax.rows import everything
 from experiments import UsageError, console, keys, machine, store
 from experiments.experiment import Experiment, plain
 
@@ -39,8 +41,8 @@ class Job:
         return 1 if method.one_by_one(settings) else self.experiment.config.side_by_side
 
     def split(self) -> tuple[Examples, Examples]:
-        """Forget and retain set."""
-        return self.experiment.task.split(keys.split(self.seed), self.experiment.train)
+        """Forget and retain set; they share the images of the training set."""
+        return self.experiment.task.split(keys.split(self.seed), self.experiment.train.pick(slice(None)))
 
     def problem(self, original: Variables) -> Problem:
         """What the method has to solve."""
@@ -136,18 +138,25 @@ class Job:
             checkpoint.save(self._model_path, predictor, self.settings())
         if not machine.agree(self.read() is None):
             return
+        metrics = self.accuracies(predictor)
+        info = {name: float(value) for name, value in predictor.info.items()}
         result: store.Result = {
-            "metrics": self.accuracies(predictor),
+            "metrics": metrics,
             "seconds": span.seconds,
             "compile_seconds": span.compile_seconds,
-            "info": {name: float(value) for name, value in predictor.info.items()},
+            "info": {name: value if math.isfinite(value) else None for name, value in info.items()},
             "settings": self.settings(),
             "side_by_side": side_by_side,
             **machine.provenance(),
         }
+        reason = evaluate.failure(predictor, self.split()[1], metrics["R_tr"])
+        if reason is not None:
+            result["failed"] = reason
         if machine.primary():
             store.write(self.path(), result)
-        console.say(f"{self}: {console.metrics(result['metrics'])}  {span}")
+        console.say(f"{self}: {console.metrics(metrics)}  {span}")
+        if reason is not None:
+            console.warn(f"{self} failed: {reason}")
 
     def predictor(self) -> Predictor:
         """The unlearned model: the kept one, or else the method runs (again)."""
@@ -176,13 +185,16 @@ def jobs_of(experiment: Experiment) -> list[Job]:
 def make_together(jobs: Sequence[Job], original: Variables) -> None:
     """As `Job.make` for several seeds of one method in one program; each takes an equal share of the time."""
     method, settings = jobs[0].entry
-    problems = [job.problem(original) for job in jobs]
+    problem, train = jobs[0].problem(original), jobs[0].experiment.train
 
-    def unlearn(key: jax.Array, sets: tuple[Examples, Examples]) -> Predictor:
-        problem = dataclasses.replace(problems[0], forget=sets[0], retain=sets[1])
-        return method.unlearn(key, problem, settings)
+    def unlearn(key: jax.Array, forget: jax.Array, retain: jax.Array) -> Predictor:
+        sets = dataclasses.replace(problem, forget=train.pick(forget), retain=train.pick(retain))
+        return method.unlearn(key, sets, settings)
 
-    arguments = [(keys.method(job.seed, job.method), (p.forget, p.retain)) for job, p in zip(jobs, problems)]
+    arguments = []
+    for job in jobs:
+        forget, retain = (everything(part.x).rows for part in job.split())  # the images are there once
+        arguments.append((keys.method(job.seed, job.method), forget, retain))
     with machine.measure() as span:
         predictors = list(population.make(unlearn, arguments, at_once=len(jobs)))
         jax.block_until_ready(predictors)

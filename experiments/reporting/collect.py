@@ -34,7 +34,10 @@ class Found(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A figure over the seeds: mean, sample standard deviation (NaN for one seed), and what must be said of it."""
+    """A figure over the seeds: mean, sample standard deviation (NaN for one seed), and what must be said of it.
+
+    An infinite mean is that of a method that failed with one of the seeds.
+    """
 
     mean: float
     spread: float
@@ -42,7 +45,7 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         if not math.isfinite(self.mean):
-            return "not finite"
+            return "failed"
         return decimals(self.mean) + ("" if math.isnan(self.spread) else f" ± {decimals(self.spread)}")
 
 
@@ -120,12 +123,15 @@ def decimals(value: float) -> str:
 
 
 def frame(results: Mapping[Job, Result]) -> pd.DataFrame:
-    """A row for each figure: `dataset`, `task`, `method`, `seed`, `metric` and `value`; the seconds are a metric."""
+    """A row for each figure: `dataset`, `task`, `method`, `seed`, `metric` and `value`; the seconds are a metric.
+
+    Figures of a model that failed are infinite.
+    """
     rows = []
     for job, result in results.items():
-        for metric in sorted(result["metrics"], key=lambda name: rank(name, METRICS)):
-            rows.append((*job, printable(metric), number(result["metrics"][metric])))
-        rows.append((*job, "seconds", number(result["seconds"])))
+        figures = {**result["metrics"], "seconds": result["seconds"]}
+        for metric in sorted(figures, key=lambda name: rank(name, (*METRICS, "seconds"))):
+            rows.append((*job, printable(metric), math.inf if "failed" in result else figures[metric]))
     return pd.DataFrame(rows, columns=[*Job._fields, "metric", "value"]).astype({"value": float})
 
 
@@ -142,6 +148,16 @@ def summarize(figures: pd.DataFrame, notes: Mapping[tuple[str, str, str], str]) 
         summary = Summary(mean, spread, notes.get((dataset, task, method), ""))
         rows.setdefault((dataset, task, metric), {})[method] = summary
     return rows
+
+
+def remarks(results: Mapping[Job, Result]) -> dict[tuple[str, str, str], str]:
+    """What must be said of each data set, task and method: a model that failed, or seeds with different settings."""
+    notes = mixed_settings(results)
+    for job, result in results.items():
+        if "failed" in result:
+            said = printable(f"With seed {job.seed} the method failed: {result['failed']}.")
+            notes[job[:3]] = f"{notes[job[:3]]} {said}" if job[:3] in notes else said
+    return notes
 
 
 def mixed_settings(results: Mapping[Job, Result]) -> dict[tuple[str, str, str], str]:

@@ -10,7 +10,7 @@ import jinja2
 import markupsafe
 
 from experiments import store
-from experiments.reporting.collect import Found, audits, frame, mixed_settings, number, printable, summarize
+from experiments.reporting.collect import Found, audits, frame, number, printable, remarks, summarize
 from experiments.reporting.pictures import Picture, draw
 from experiments.reporting.tables import Table, audit_tables, average_tables, further_tables, paper_tables
 from experiments.reporting.words import TEXTS, data_name, method_name, task_name
@@ -44,7 +44,7 @@ def write(found: Found, target: Path) -> list[Path]:
       OSError: the folder cannot be written.
     """
     figures = frame(found.results)
-    rows = summarize(figures, mixed_settings(found.results))
+    rows = summarize(figures, remarks(found.results))
     sections = [
         Section("tables", "The paper's tables", paper_tables(rows), text=TEXTS["marks"]),
         Section("averages", "Averages", average_tables(figures)),
