@@ -49,6 +49,9 @@ DATASETS: dict[Name, DataSet] = {
 """The paper's names for its data sets, and `tiny`."""
 
 
+_DIGEST = "sha256"  # the file of a cache that tells its digest
+
+
 class DataError(ValueError):
     """A data set is missing, incomplete or unreadable; the message is one line."""
 
@@ -202,7 +205,10 @@ def _cached(cache_dir: str | Path | None, folder: Path, split: str) -> Path | No
 
 
 def _read_cache(cached: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The images, memory-mapped, and the labels; None where they are not there or not what was written."""
     try:
+        if (cached / _DIGEST).read_text() != _digest(cached.name, cached):
+            return None, None
         return np.load(cached / "x.npy", mmap_mode="r"), np.load(cached / "y.npy")
     except (OSError, ValueError, EOFError):
         return None, None
@@ -210,12 +216,24 @@ def _read_cache(cached: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 def _write_cache(cached: Path, x: np.ndarray, y: np.ndarray) -> None:
     """Keeps decoded images; a cache that cannot be written is no error."""
+    partial = None
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=cached.parent, prefix=".partial"))
         np.save(partial / "x.npy", x)
         np.save(partial / "y.npy", y)
+        (partial / _DIGEST).write_text(_digest(cached.name, partial))
         shutil.rmtree(cached, ignore_errors=True)
         partial.rename(cached)
     except OSError:
-        pass
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _digest(name: str, folder: Path) -> str:
+    """Of the cache's name, which says what it was decoded from, and of its two files."""
+    found = hashlib.sha256(name.encode())
+    for file in ("x.npy", "y.npy"):
+        with open(folder / file, "rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -339,6 +340,62 @@ def test_a_damaged_cache_is_made_anew(digit, where, parts, cache, undecodable, n
     chex.assert_trees_all_equal(data.load(digit, data_dir=where, cache_dir=cache), expected)
     undecodable()
     chex.assert_trees_all_equal(data.load(digit, data_dir=where, cache_dir=cache), expected)
+
+
+def flip_pixel(train, test):
+    """The last pixel of the training images."""
+    whole = bytearray((train / "x.npy").read_bytes())
+    whole[-1] ^= 1
+    (train / "x.npy").write_bytes(whole)
+
+
+def zero_page(train, test):
+    """What a file system leaves after a crash."""
+    whole = (test / "x.npy").read_bytes()
+    (test / "x.npy").write_bytes(whole[:256] + bytes(200) + whole[456:])
+
+
+def other_shape(train, test):
+    np.save(train / "x.npy", np.load(train / "x.npy").transpose(0, 2, 1, 3)[:, ::-1])
+
+
+def fewer_rows(train, test):
+    for name in ("x.npy", "y.npy"):
+        np.save(train / name, np.load(train / name)[:-1])
+
+
+def other_labels(train, test):
+    for folder in (train, test):
+        np.save(folder / "y.npy", np.load(folder / "y.npy")[::-1])
+
+
+def other_split(train, test):
+    shutil.rmtree(train)
+    shutil.copytree(test, train)
+
+
+def no_digest(train, test):
+    (train / "sha256").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [flip_pixel, zero_page, other_shape, fewer_rows, other_labels, other_split, no_digest]
+)
+def test_a_changed_cache_is_made_anew(digit, where, parts, cache, undecodable, change):
+    data.load(digit, data_dir=where, cache_dir=cache)
+    change(*(next(cache.glob(f"*-{split}-*")) for split in ("train", "test")))
+    chex.assert_trees_all_equal(data.load(digit, data_dir=where, cache_dir=cache), tuple(parts.values()))
+    undecodable()
+    chex.assert_trees_all_equal(data.load(digit, data_dir=where, cache_dir=cache), tuple(parts.values()))
+
+
+def test_a_full_disk_leaves_nothing_behind(digit, where, parts, cache, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    chex.assert_trees_all_equal(data.load(digit, data_dir=where, cache_dir=cache), tuple(parts.values()))
+    assert not list(cache.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(digit, where, parts):
