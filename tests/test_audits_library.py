@@ -585,6 +585,7 @@ def test_evidence_as_json_tells_what_is_known():
         "auc": {"value": 0.5, "low": 0.4, "high": 0.6},
         "steps": {"value": None, "null": 30},
         "models": 4,
+        "notes": ["So."],
     }
     header, auc, steps, note = str(found).splitlines()
     assert auc.split() == ["auc", "0.500", "0.400", "to", "0.600", "-"]

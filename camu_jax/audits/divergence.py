@@ -13,6 +13,7 @@ from camu_jax import _validate
 from camu_jax.audits.estimates import Estimate, Evidence, mean
 
 _EMPTY = 1e-5  # what an empty bin of the oracles counts as
+_OF_THE_METHOD = "KLoM, epsilon and forgetting quality judge the method, by a population of models that it made."
 _REACH = 2.0  # how far the challenge's intervals may be from the narrower population
 _PAIRS = 2**21  # intervals in memory at a time
 
@@ -202,4 +203,4 @@ def evidence(unlearned: np.ndarray, oracles: np.ndarray, others: np.ndarray, par
     found["epsilon_median"] = Estimate(float(np.median(epsilon)), null=float(np.median(null)))
     quality, null_quality = (forgetting_quality(e, len(unlearned)) for e in (epsilon, null))
     found["forgetting_quality"] = Estimate(quality, null=null_quality)
-    return Evidence(found, details={"models": len(unlearned)})
+    return Evidence(found, (_OF_THE_METHOD,), {"models": len(unlearned)})

@@ -61,12 +61,12 @@ class Evidence:
         return "\n".join([*lines, *self.notes])
 
     def as_json(self) -> dict[str, Any]:
-        """Each figure as a dictionary of what is known of it, and the details."""
+        """Each figure as a dictionary of what is known of it, the details, and the notes."""
         found: dict[str, Any] = {}
         for name, estimate in self.figures.items():
             known = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "null": estimate.null}
             found[name] = {k: v for k, v in known.items() if v is not None or k == "value"}
-        return {**found, **self.details}
+        return {**found, **self.details, **({"notes": list(self.notes)} if self.notes else {})}
 
 
 def _short(value: float | None) -> str:

@@ -23,6 +23,7 @@ from camu_jax.audits.estimates import NORMAL_REACH, Estimate, Evidence
 
 RETAINED, FORGOTTEN, NEVER = 0, 1, 2
 """What an example was to a model."""
+_OF_THE_METHOD = "U-LiRA judges the method, by shadow models on halves of the training set; no other model is looked at."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,7 +280,8 @@ def evidence(key: jax.Array, margins: np.ndarray, state: np.ndarray, *, clusters
 
     Returns:
       The figures of `Audit` by name, those of retained examples with the prefix `retained_`; its details count the
-      examples by their balanced accuracy, in ten bins from 0 to 1.
+      examples by their balanced accuracy, in ten bins from 0 to 1. They are of the method that made the shadow models,
+      as a note says.
 
     Raises:
       ValueError: as `audit`.
@@ -292,4 +294,4 @@ def evidence(key: jax.Array, margins: np.ndarray, state: np.ndarray, *, clusters
         for name in ("balanced_accuracy", "auc", "tpr_at_1_fpr", "tpr_at_01_fpr"):
             found[prefix + name] = getattr(judged, name)._replace(null=getattr(null, name).value)
         details[f"{prefix}by_example_histogram"] = by_example_histogram(judged.by_example).tolist()
-    return Evidence(found, details=details)
+    return Evidence(found, (_OF_THE_METHOD,), details)

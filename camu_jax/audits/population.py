@@ -39,7 +39,8 @@ def make(make_one: Make, arguments: Sequence[tuple[Any, ...]], *, at_once: int =
       make_one: makes one model. It is traced by `jax.vmap` where several are made at once, and must not decide
         anything outside of JAX then.
       arguments: of each model, a tuple of pytrees; those of models made at once have the same shapes, and are stacked:
-        what all models share is better left to the closure of `make_one`, where it is there once.
+        what all models share is better left to the closure of `make_one`, where it is there once. So are the images of
+        different parts of one training set: give the row numbers, and let `make_one` take `train.pick(rows)`.
       at_once: how many models are made in one program. Models made at once are those made one by one but for rounding.
 
     Yields:
