@@ -62,7 +62,10 @@ def save(path: str | Path, predictor: Predictor, made_from: Description | None =
         partial.mkdir()
     import orbax.checkpoint.experimental.v1 as ocp  # takes a second: only those who save or load wait for it
 
-    ocp.save((partial / _VARIABLES).resolve(), {"members": list(predictor.members)})
+    try:
+        ocp.save((partial / _VARIABLES).resolve(), {"members": list(predictor.members)})
+    except ValueError as error:  # what TensorStore says of a full disk
+        raise OSError(f"{path} cannot be written ({error})") from error
     if writer:
         _finish(partial, path, description)
     if shared:
@@ -149,7 +152,7 @@ def _manifest(path: Path) -> dict[str, Any]:
         found = json.loads((path / _MANIFEST).read_text())
         manifest = {name: dict(found[name]) for name in ("sha256", "description")}
         digest = found["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {path}: its manifest cannot be read ({error})") from None
     if digest != _digest(manifest):
         raise CheckpointError(f"checkpoint {path}: its manifest was changed since it was written")

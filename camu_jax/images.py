@@ -1,4 +1,7 @@
-"""From stored uint8 images to a model's input, as pure functions that run inside the jitted step."""
+"""From stored uint8 images to a model's input, as pure functions that run inside the jitted step.
+
+Whatever is not uint8 (floats, the tokens of a text) is a model's input as it is: nothing here changes it.
+"""
 
 import dataclasses
 from typing import Literal, get_args
@@ -13,7 +16,7 @@ Augmentation = Literal["none", "crop_flip", "resized_crop"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """How images reach the model.
+    """How images stored as uint8 reach the model. Inputs of another dtype pass unchanged, whatever is set here.
 
     Attributes:
       mean: per-channel mean of pixels in [0, 1], one entry or one a channel.
@@ -41,13 +44,24 @@ class Pipeline:
         return stored if self.image_size is None else (self.image_size, self.image_size, stored[2])
 
     def clean(self, x: jax.Array) -> jax.Array:
-        """Resizes and normalises: `[B, h, w, c]` uint8 -> `[B, *image]` float32. Floating images pass unchanged."""
-        if jnp.issubdtype(x.dtype, jnp.floating):
+        """Resizes and normalises: `[B, h, w, c]` uint8 -> `[B, *image]` float32. Other inputs pass unchanged.
+
+        Raises:
+          ValueError: `mean` or `std` has neither one entry nor one a channel.
+        """
+        x = jnp.asarray(x)  # of `Picked` rows
+        if x.dtype != jnp.uint8:
             return x
         return self.normalise(x.astype(jnp.float32) / 255)
 
     def normalise(self, x: jax.Array) -> jax.Array:
         """As `clean`, for pixels in [0, 1], `[B, h, w, c]` floating; differentiable."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, x.shape[3]):
+                raise ValueError(
+                    f"pipeline.{name} is {values}; allowed: 1 or {x.shape[3]} numbers, as images have {x.shape[3]} "
+                    "channels"
+                )
         shape = self.image_shape(x.shape[1:])
         if x.shape[1:] != shape:
             x = jax.image.resize(x, (x.shape[0], *shape), "linear")
@@ -55,8 +69,9 @@ class Pipeline:
         return (x - mean) / std
 
     def training(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """As `clean`, after one random augmentation of each stored image. Floating images pass unchanged."""
-        if self.augment == "none" or jnp.issubdtype(x.dtype, jnp.floating):
+        """As `clean`, after one random augmentation of each stored image. Other inputs pass unchanged."""
+        x = jnp.asarray(x)
+        if self.augment == "none" or x.dtype != jnp.uint8:
             return self.clean(x)
         one = _crop_flip if self.augment == "crop_flip" else _resized_crop
         shape = self.image_shape(x.shape[1:])

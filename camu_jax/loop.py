@@ -7,16 +7,20 @@ Every batch is known by its start within the stream's order and its size, so a c
 start as data and the size as a static number: a ragged end compiles a second program, a new epoch none.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import _validate, parallel
+from camu_jax.rows import in_host_memory, is_picked
 
 State = TypeVar("State")
 _SCAN = 64  # steps in one XLA program where the loop scans
@@ -32,7 +36,7 @@ class Stream:
 
     Attributes:
       rows: a pytree of arrays with the same leading length N: JAX arrays, on the device, or NumPy arrays (memory-mapped
-        ones as well), of which each minibatch is sent when its turn comes.
+        ones as well), of which each minibatch is sent when its turn comes; or `Picked` rows of either.
       batch_size: rows in a batch; the last batch of a pass holds what is left, none is dropped.
       shuffle: whether each pass has a new order.
       subset: numbers of the rows to use, `[N']`; None is all. Subsets of the same rows share one compiled program.
@@ -44,7 +48,12 @@ class Stream:
     subset: jax.Array | None = None
 
     def __len__(self) -> int:
-        return jax.tree.leaves(self.rows)[0].shape[0] if self.subset is None else len(self.subset)
+        return self.total if self.subset is None else len(self.subset)
+
+    @property
+    def total(self) -> int:
+        """All rows, whether or not they are in the subset."""
+        return len(jax.tree.leaves(self.rows, is_leaf=is_picked)[0])
 
     @property
     def batches(self) -> int:
@@ -54,7 +63,7 @@ class Stream:
     @property
     def in_host_memory(self) -> bool:
         """Whether minibatches have to be sent to the device."""
-        return any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(self.rows))
+        return any(map(in_host_memory, jax.tree.leaves(self.rows, is_leaf=is_picked)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +83,45 @@ def part(progress: Listener | None, done: int, steps: int) -> Listener | None:
     if progress is None:
         return None
     return lambda told: progress(Progress(done + told.step, steps, told.metrics))
+
+
+class Keeper(Protocol):
+    """Keeps the states of runs somewhere, so that work that was killed goes on where it was."""
+
+    def restore(self, run: int, state: Any) -> tuple[Any, int] | None:
+        """The state of a run and the steps that led there, on a device; None where nothing was kept.
+
+        Args:
+          run: its number.
+          state: its first state: what is restored has its structure, shapes and dtypes.
+        """
+
+    def keep(self, run: int, state: Any, step: int, steps: int) -> None:
+        """Is called after every program of a run; may keep the state, which the next program will overwrite.
+
+        Args:
+          run: its number.
+          state: after `step` steps.
+          step: how many of `steps` are done.
+          steps: of the whole run.
+        """
+
+
+_kept: contextvars.ContextVar[tuple[Keeper, Iterator[int]] | None] = contextvars.ContextVar("_kept", default=None)
+
+
+@contextlib.contextmanager
+def keeping(keeper: Keeper) -> Iterator[None]:
+    """Within it, the keeper has every `run`, numbered from 0 in their order, and says where each begins.
+
+    Work that does the same runs in the same order with the same keys ends with the same bits, however often it was
+    killed in between. Runs that `jax.vmap` or `jax.jit` trace are not kept.
+    """
+    token = _kept.set((keeper, itertools.count()))
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def on_cpu() -> bool:
@@ -132,6 +180,7 @@ def run(
     sent = any(stream.in_host_memory for stream in streams)
     scan = not sent and (not on_cpu() if scan is None else scan)
     state = state if donate else jax.tree.map(jnp.copy, state)
+    keep, state, restored = _restore(state)
 
     data = tuple(stream.rows for stream in streams)
     count = streams[0].batches
@@ -145,6 +194,8 @@ def run(
 
         left = count if max_steps is None else min(count, max(0, max_steps - epoch * count))
         for first, last in _chunks([plan[:left] for plan in plans], _SCAN if scan else 1):
+            if epoch * count + last <= restored:
+                continue
             sizes = tuple(plan[first][1] for plan in plans)
             starts = np.array([[plan[k][0] for plan in plans] for k in range(first, last)], np.int32)
             numbers = np.arange(first, last, dtype=np.int32)
@@ -155,9 +206,24 @@ def run(
                 state, metrics = _single(step, sizes, state, data, orders, starts[0], numbers[0], step_key)
             else:
                 state, metrics = _scanned(step, sizes, state, data, orders, starts, numbers, step_key)
+            state, metrics = parallel.in_turn((state, metrics))
+            done, steps = epoch * count + last, epochs * count
+            if keep is not None:
+                keep(state, done, steps if max_steps is None else min(steps, max_steps))
             if progress is not None:
-                progress(Progress(epoch * count + last, epochs * count, metrics))
+                progress(Progress(done, steps, metrics))
     return state
+
+
+def _restore(state: State) -> tuple[Callable[[State, int, int], None] | None, State, int]:
+    """How to keep the states of a new run, if it is kept; its state to begin with, and the steps that led there."""
+    active = _kept.get()
+    if active is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(state)):
+        return None, state, 0
+    keeper, numbers = active
+    number = next(numbers)
+    state, done = keeper.restore(number, state) or (state, 0)
+    return functools.partial(keeper.keep, number), state, done
 
 
 def _order(key: jax.Array, stream: Stream, count: int) -> jax.Array:
@@ -170,8 +236,7 @@ def _order(key: jax.Array, stream: Stream, count: int) -> jax.Array:
     if stream.subset is None:
         return order
     # Subsets of different sizes share one compiled step: all orders are as long as all rows. The end is not read.
-    total = jax.tree.leaves(stream.rows)[0].shape[0]
-    return jnp.pad(stream.subset[order], (0, passes * (total - n)))
+    return jnp.pad(stream.subset[order], (0, passes * (stream.total - n)))
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -210,7 +275,7 @@ def _gather(data: Any, orders: Any, start: Any, sizes: tuple[int, ...]) -> list[
             picked = order[start[i] : start[i] + sizes[i]]
         else:
             picked = jax.lax.dynamic_slice(order, (start[i],), (sizes[i],))
-        batches.append(jax.tree.map(lambda a, picked=picked: a[picked], rows))
+        batches.append(jax.tree.map(lambda a, picked=picked: a[picked], rows, is_leaf=is_picked))
     return batches
 
 

@@ -94,7 +94,7 @@ def in_bfloat16(model: Model) -> Model:
     def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         half = {**variables, "params": cast(variables["params"], jnp.bfloat16)}
         with jax.numpy_dtype_promotion("standard"):  # BatchNorm's float32 statistics meet bfloat16 images
-            outputs, stats = model.apply(half, x.astype(jnp.bfloat16), train=train, key=key)
+            outputs, stats = model.apply(half, cast(x, jnp.bfloat16), train=train, key=key)
         return cast(outputs, jnp.float32), _same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=model.init, apply=apply)
@@ -158,7 +158,7 @@ def _mode(parameters: Mapping[str, inspect.Parameter], train: bool) -> tuple[tup
     return tuple(positional[:last_flag]), {name: v for name, v in named.items() if name not in by_position}
 
 
-def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
+def from_linen(module: Any, image_shape: tuple[int, ...], *, dtype: Any = jnp.float32) -> Model:
     """A `Model` of a Flax Linen module.
 
     Args:
@@ -166,6 +166,7 @@ def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
         call may also take `train`, `training`, `is_training`, `deterministic` or `use_running_average`. In training
         layers may draw from random streams of any name.
       image_shape: shape of one image, a tuple; used to make fresh variables.
+      dtype: of the images; an integer type for a module that embeds tokens.
     """
     from flax import errors
 
@@ -173,7 +174,7 @@ def from_linen(module: Any, image_shape: tuple[int, ...]) -> Model:
 
     def init(key: jax.Array) -> Variables:
         args, kwargs = _mode(parameters, train=False)
-        return as_variables(module.init(key, jnp.zeros((1, *image_shape), jnp.float32), *args, **kwargs))
+        return as_variables(module.init(key, jnp.zeros((1, *image_shape), dtype), *args, **kwargs))
 
     def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         args, kwargs = _mode(parameters, train)

@@ -26,6 +26,16 @@ def replicate(tree: Tree) -> Tree:
     return _constrain(tree, whole=True)
 
 
+def in_turn(tree: Tree) -> Tree:
+    """Waits for a program of several CPU devices before the next one begins; elsewhere it returns at once.
+
+    XLA's CPU devices do not keep two programs apart: of those that overlap, one may take the threads or the sums that
+    the other waits for. Accelerators queue programs themselves.
+    """
+    several = jax.sharding.get_abstract_mesh().size > 1
+    return jax.block_until_ready(tree) if several and jax.default_backend() == "cpu" else tree
+
+
 def _constrain(tree: Tree, *, whole: bool) -> Tree:
     mesh = jax.sharding.get_abstract_mesh()
     axes = mesh.auto_axes

@@ -22,7 +22,7 @@ class Problem:
       model: the model.
       original: variables of the pre-unlearning model g_o; no method changes them. Methods that do not start from it
         (Retrain, SISA) take `{}` as well.
-      forget: the forget set F, stored images.
+      forget: the forget set F, stored images or other inputs.
       retain: the retain set R.
       pipeline: how stored images become inputs.
     """
@@ -42,7 +42,7 @@ class Problem:
         Args:
           model: the model.
           variables: what it learned from `train`: `{"params", "batch_stats"}`, or `{"params"}` alone.
-          train: the training set, stored images.
+          train: the training set, stored images or other inputs. Memory-mapped ones are not read: F and R share them.
           forget: numbers of the rows to forget, each once, or a boolean mask over all rows.
           pipeline: how stored images become inputs; the default takes uint8 pixels to [0, 1] and floats as they are.
 
@@ -61,8 +61,8 @@ class Problem:
         """Refuses a problem that no method could solve.
 
         Raises:
-          TypeError, ValueError: as `Examples.validate`, image shapes or numbers of classes differ, or the model does
-            not take the images or has another number of logits.
+          TypeError, ValueError: as `Examples.validate`, image shapes or numbers of classes differ, the pipeline does
+            not fit the images, or the model does not take them or has another number of logits.
         """
         self.forget.validate("forget")
         self.retain.validate("retain")
@@ -91,6 +91,7 @@ class Problem:
 
         variables = self.original or jax.eval_shape(self.model.init, jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.forget.x.shape[1:]), self.forget.x.dtype)
+        jax.eval_shape(self.pipeline.clean, image)  # what is wrong there is not the model's fault
         try:
             return jax.eval_shape(logits, variables, image)
         except Exception as error:  # the model is the caller's, and so are its exceptions
@@ -131,7 +132,7 @@ class Predictor:
         return self.members[0]
 
     def __call__(self, x: jax.Array) -> Outputs:
-        """Outputs for stored images `[B, h, w, c]`, in evaluation mode.
+        """Outputs for stored images `[B, h, w, c]`, or other inputs, in evaluation mode.
 
         An ensemble's logits are the logarithm of the joined probabilities (of the vote shares), so that ties of votes
         go to the lowest class; its embedding is the members' side by side, None where they tell none.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import _validate
+from camu_jax.rows import Picked, is_mapped
 from camu_jax.types import Examples
 
 Rows = Sequence[int] | np.ndarray | jax.Array
@@ -21,7 +22,8 @@ def split(examples: Examples, rows: Rows) -> tuple[Examples, Examples]:
       rows: numbers of the rows to take, each once and in any order, or a boolean mask.
 
     Returns:
-      The chosen examples and the others, both in the order of `examples`.
+      The chosen examples and the others, both in the order of `examples`. Parts of images that are memory-mapped, or
+      picked already, share them and are read when they are used.
 
     Raises:
       TypeError: `rows` is neither.
@@ -30,7 +32,8 @@ def split(examples: Examples, rows: Rows) -> tuple[Examples, Examples]:
     chosen = _mask(np.asarray(rows), len(examples))
     if chosen.all() or not chosen.any():
         raise ValueError(f"rows chooses {int(chosen.sum())} of {len(chosen)} examples; allowed: 1 to {len(chosen) - 1}")
-    return examples[jnp.flatnonzero(chosen)], examples[jnp.flatnonzero(~chosen)]
+    take = examples.pick if isinstance(examples.x, Picked) or is_mapped(examples.x) else examples.__getitem__
+    return take(jnp.flatnonzero(chosen)), take(jnp.flatnonzero(~chosen))
 
 
 def _mask(rows: np.ndarray, total: int) -> np.ndarray:

@@ -6,13 +6,20 @@ import jax
 import jax.numpy as jnp
 
 from camu_jax import _validate
+from camu_jax.rows import is_picked
 from camu_jax.types import Examples, Tuples
 
 LabelRule = Literal["uniform", "retain"]
 
 
 def make_tuples(
-    key: jax.Array, F: Examples, R: Examples, *, labels: LabelRule = "retain", replace: bool = False
+    key: jax.Array,
+    F: Examples,
+    R: Examples,
+    *,
+    labels: LabelRule = "retain",
+    replace: bool = False,
+    mask_scale: float = 1.0,
 ) -> Tuples:
     """Prepares the data that CaMU learns from (Algorithm 1).
 
@@ -20,8 +27,8 @@ def make_tuples(
     `replace=True` is the algorithm as the paper writes it (`Camu.paper().tuples`).
 
     Pure: works under `jax.jit` and `jax.vmap` over keys. Guarantees, for every key: the forget examples are F, in
-    F's order; every retain example is a row of R; every mask entry lies in [0, 1); no counterfactual label equals
-    the forget label of its row.
+    F's order; every retain example is a row of R; every mask entry lies in [0, mask_scale); no counterfactual label
+    equals the forget label of its row.
 
     Args:
       key: a `jax.random` key; consumed.
@@ -31,6 +38,8 @@ def make_tuples(
         retain example's own label and draws only where that equals y_f (what the authors' code does).
       replace: whether a retain example may be drawn again (line 2: each draw is uniform over R). If False, rows
         repeat only after every row of R was used.
+      mask_scale: the mask of line 3 is uniform in [0, mask_scale). 1 suits pixels from 0 to 1, also normalised ones;
+        inputs of another range need the length of that range.
 
     Returns:
       The joined data set S, `N` rows.
@@ -38,13 +47,15 @@ def make_tuples(
     Raises:
       TypeError: images are not floating, labels are not integer, or dtypes differ.
       ValueError: F or R is empty, shapes or numbers of classes differ, a label is out of range, a pixel is not
-        finite, or `labels` is unknown. Contents are not checked where they are being traced.
+        finite, `labels` is unknown, or `mask_scale` is not positive and finite. Contents are not checked where they
+        are being traced.
     """
     F.validate("F")
     R.validate("R")
-    F, R = jax.tree.map(jnp.asarray, (F, R))
+    F, R = jax.tree.map(jnp.asarray, (F, R), is_leaf=is_picked)
     rows_key, pair_key = jax.random.split(key)
-    return pair_tuples(pair_key, F, R[draw_rows(rows_key, len(F), len(R), replace=replace)], labels=labels)
+    R_star = R[draw_rows(rows_key, len(F), len(R), replace=replace)]
+    return pair_tuples(pair_key, F, R_star, labels=labels, mask_scale=mask_scale)
 
 
 def draw_rows(key: jax.Array, count: int, total: int, *, replace: bool) -> jax.Array:
@@ -79,13 +90,16 @@ def draw_labels(key: jax.Array, y_f: jax.Array, y_r: jax.Array, num_classes: int
     Returns:
       `[N]` labels of `y_f`'s dtype.
     """
+    y_f, y_r = jnp.asarray(y_f), jnp.asarray(y_r)  # of NumPy's 64 bits JAX may take 32
     own, kept = y_f.astype(jnp.int32), y_r.astype(jnp.int32)  # a narrower type could not hold sums of labels
     other = (own + jax.random.randint(key, own.shape, 1, num_classes, jnp.int32)) % num_classes
     y_star = other if labels == "uniform" else jnp.where(kept == own, other, kept)
     return y_star.astype(y_f.dtype)
 
 
-def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelRule = "retain") -> Tuples:
+def pair_tuples(
+    key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelRule = "retain", mask_scale: float = 1.0
+) -> Tuples:
     """Lines 3 to 6 of Algorithm 1, for retain examples already drawn.
 
     Args:
@@ -93,17 +107,20 @@ def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelR
       F: forget examples, `[N, *image]`, floating.
       R_star: the retain example of each row, `[N, *image]`.
       labels: as in `make_tuples`.
+      mask_scale: as in `make_tuples`.
 
     Returns:
       The joined data set S, `N` rows.
 
     Raises:
       TypeError: images are not floating or dtypes differ.
-      ValueError: image shapes or numbers of classes differ, or `labels` is unknown.
+      ValueError: image shapes or numbers of classes differ, `labels` is unknown, or `mask_scale` is not positive and
+        finite.
     """
     _validate.one_of(get_args(LabelRule), labels=labels)
+    _validate.above(0, mask_scale=mask_scale)
     if not jnp.issubdtype(F.x.dtype, jnp.floating):
-        raise TypeError(f"F.x has dtype {F.x.dtype}; allowed: a floating type (normalise the images first)")
+        raise TypeError(f"F.x has dtype {F.x.dtype}; allowed: a floating type (normalise stored images first)")
     if F.x.dtype != R_star.x.dtype:
         raise TypeError(f"F.x has dtype {F.x.dtype} and R.x {R_star.x.dtype}; allowed: the same")
     if F.x.shape[1:] != R_star.x.shape[1:]:
@@ -111,6 +128,6 @@ def pair_tuples(key: jax.Array, F: Examples, R_star: Examples, *, labels: LabelR
     if F.num_classes != R_star.num_classes:
         raise ValueError(f"num_classes of F is {F.num_classes} and of R {R_star.num_classes}; allowed: the same")
     mask_key, label_key = jax.random.split(key)
-    mask = jax.random.uniform(mask_key, R_star.x.shape, R_star.x.dtype)
+    mask = mask_scale * jax.random.uniform(mask_key, R_star.x.shape, R_star.x.dtype)
     y_star = draw_labels(label_key, F.y, R_star.y, F.num_classes, labels=labels)
     return Tuples(forget=F, counterfactual=Examples(R_star.x + mask, y_star, F.num_classes), retain=R_star)

@@ -1,24 +1,29 @@
 """The pytrees that every part of the library exchanges.
 
 Shape letters used throughout: `N` examples, `B` examples of a minibatch, `C` classes, `D` embedding width,
-`*image` the shape of one image (`H, W, channels`).
+`*image` the shape of one image (`H, W, channels`), or of whatever else a model takes (the features of a row of a table,
+the tokens of a text).
 """
 
 import dataclasses
+from typing import Any
 
 import jax
+import numpy as np
 
 from camu_jax import _validate
+from camu_jax.rows import pick
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Labelled images.
+    """Labelled images, or other inputs with labels.
 
     Attributes:
-      x: images, `[N, *image]`; uint8 as stored, or floating once normalised. NumPy arrays stay in host memory, and
-        minibatches of them are sent to the device one by one.
+      x: inputs, `[N, *image]`: images as stored, `[N, H, W, channels]` uint8, which a `Pipeline` normalises; floats, or
+        integers of any other type (tokens, say), which the model gets as they are. NumPy arrays stay in host memory,
+        and minibatches of them are sent to the device one by one. May be `camu_jax.rows.Picked`.
       y: class labels, `[N]`, integer in `[0, num_classes)`.
       num_classes: C, static: it is part of the problem and never guessed from the labels present.
     """
@@ -27,6 +32,10 @@ class Examples:
     y: jax.Array
     num_classes: int = dataclasses.field(metadata={"static": True})
 
+    def __post_init__(self) -> None:
+        if isinstance(self.num_classes, np.integer):  # `y.max() + 1` is one
+            object.__setattr__(self, "num_classes", int(self.num_classes))
+
     def __len__(self) -> int:
         return self.x.shape[0]
 
@@ -34,19 +43,24 @@ class Examples:
         """The examples of some rows (an index array, a boolean mask or a slice)."""
         return Examples(self.x[rows], self.y[rows], self.num_classes)
 
+    def pick(self, rows: Any) -> "Examples":
+        """As `self[rows]`, without a copy: these examples share `self.x` and read of it what is asked for."""
+        x: Any = pick(self.x, rows)
+        return Examples(x, self.y[rows], self.num_classes)
+
     def validate(self, name: str) -> None:
         """Refuses examples that no method could use.
 
-        Labels and images are looked at only where they are concrete, which arrays that a jitted function closes over
+        Labels and inputs are looked at only where they are concrete, which arrays that a jitted function closes over
         are and its arguments are not.
 
         Args:
           name: what the caller calls these examples; it opens every message.
 
         Raises:
-          TypeError: images or labels are not arrays of a usable dtype.
-          ValueError: wrong rank, different lengths, no example, a label out of range, or an image that
-            holds NaN or infinity.
+          TypeError: inputs or labels are not arrays of a usable dtype.
+          ValueError: wrong rank, different lengths, no example, an axis of length 0, a label out of range, or an input
+            that holds NaN or infinity.
         """
         _validate.examples(name, self.x, self.y, self.num_classes)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
-from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate
+from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate, rows
 from camu_jax.audits import divergence, estimates, lira, population, relearning
 from experiments import console, grid, keys, machine, store
 from experiments.config import AuditName
@@ -260,5 +260,5 @@ class _MarginFiles(MutableMapping[int, Margins]):
 
 
 def _joined(*parts: Examples) -> Examples:
-    x, y = jnp.concatenate([p.x for p in parts]), jnp.concatenate([p.y for p in parts])
+    x, y = rows.concatenate([p.x for p in parts]), rows.concatenate([p.y for p in parts])
     return Examples(x, y, parts[0].num_classes)

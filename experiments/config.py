@@ -54,6 +54,9 @@ class Common:
     """Use only N training and at most N test examples, for a quick look."""
     keep_models: bool = True
     """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model."""
+    keep_minutes: float = 2.0
+    """How much work a process that is killed may lose: the state of training and unlearning is kept so often, in the
+    cache, and the same command goes on from it. 0 keeps nothing."""
     audit: tuple[AuditName, ...] = ()
     """Also attack the unlearned models: paper, the paper's membership inference M and its like; lira, U-LiRA on shadow
     models; klom, distance to retrained models; or all."""
@@ -176,6 +179,8 @@ def check(config: C) -> C:
         )
     if config.side_by_side < 1 or config.side_by_side > 1 and config.stream:
         raise UsageError(f"side_by_side is {config.side_by_side}; allowed: 1 or more, and 1 with --stream")
+    if not 0 <= config.keep_minutes < float("inf"):
+        raise UsageError(f"keep_minutes is {config.keep_minutes}; allowed: 0 or more")
     return dataclasses.replace(config, methods=tuple(names), audit=_audits(config))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from experiments import UsageError
+from experiments import UsageError, process
 
 if TYPE_CHECKING:
     from camu_jax import loop
@@ -39,8 +40,9 @@ def warn(text: str) -> None:
 
 
 def fail(text: str) -> None:
-    """Prints an error to stderr, in one line."""
-    _stderr.print(f"error: {' '.join(text.split())}", style="bold red", markup=False)
+    """Prints an error to stderr, in one line; the exit code says it too where stderr takes nothing."""
+    with contextlib.suppress(OSError):
+        _stderr.print(f"error: {' '.join(text.split())}", style="bold red", markup=False)
 
 
 METRICS = ("R_tr", "F_tr", "T_s", "R_ts", "F_ts", "M")
@@ -98,24 +100,60 @@ def parse(argv: Sequence[str] | None, default: T, prog: str) -> T:
 
 
 def command(script: Callable[[], int | None], *user_errors: type[Exception]) -> int:
-    """Runs a script and turns what went wrong into an exit code.
+    """Runs a script and turns what went wrong into one line and an exit code.
 
     Args:
       script: reads its command line and does its work; may return an exit code.
       user_errors: further exceptions that the user must do something about, beside `UsageError`.
 
     Returns:
-      0 done (or what the script returned), 2 something the user must change (said in one line), 130 interrupted.
+      0 done (or what the script returned), 1 the machine failed (a full disk, no memory), 2 something the user must
+      change, 130 interrupted.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow, which talks
     wrong: tuple[type[Exception], ...] = (UsageError, *user_errors)
     try:
-        return script() or 0
-    except SystemExit as stop:  # of tyro
-        return int(stop.code or 0)
+        with process.unwinding(), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: warn(str(message))
+            code = _code(script)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk is told here, not by Python's last words
+            return code
     except wrong as error:
         fail(str(error))
-        return 2
+        return process.WRONG
+    except BrokenPipeError:  # nobody reads any more, as with `| head`
+        return process.FAULT
+    except OSError as error:
+        fail(_words(error))
+        return process.FAULT
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where this one stopped")
-        return 130
+        fail(process.STOPPED)
+        return process.INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, _machine_errors()):
+            raise
+        fail(f"{type(error).__name__}: {str(error)[:_LONGEST]}")
+        return process.FAULT
+
+
+def _code(script: Callable[[], int | None]) -> int:
+    try:
+        return script() or process.DONE
+    except SystemExit as stop:  # of tyro, or of rich where nobody reads any more
+        return int(stop.code or process.DONE)
+
+
+_LONGEST = 300  # letters of XLA's messages
+
+
+def _words(error: OSError) -> str:
+    """What the system says, and of which file."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename is not None else what
+
+
+def _machine_errors() -> tuple[type[Exception], ...]:
+    """What says that the machine cannot, beside OSError; JAX's only where it is in use."""
+    jax = sys.modules.get("jax")
+    return (MemoryError, jax.errors.JaxRuntimeError) if jax else (MemoryError,)

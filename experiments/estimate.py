@@ -1,6 +1,5 @@
 """How long jobs will take on this machine, from a trial of a few steps, and what a command says before it begins."""
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +7,8 @@ from collections.abc import Callable, Sequence
 import jax
 
 from camu_jax import Variables, loop
-from experiments import console, keys, machine
+from experiments import UsageError, console, keys, machine
+from experiments.experiment import prepare_folders
 from experiments.job import Job
 
 
@@ -34,6 +34,7 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
     if not todo:
         console.say(f"all {len(jobs)} results are in {config.out}; nothing to do")
         return
+    prepare_folders(config)
     unmade = [job for job in todo if machine.agree(job.read() is None)]
     train = any(job.entry[0].uses_original for job in todo) and machine.agree(experiment.find_original() is None)
     parts = [f"{len(todo)} of {len(jobs)} results to make"] + ["the original model to train"] * train
@@ -52,13 +53,19 @@ def estimate(jobs: Sequence[Job]) -> machine.Span:
 
     Returns:
       The seconds that the jobs will take, and those that the trials have spent on compiling.
+
+    Raises:
+      UsageError: a method's settings do not go with the data.
     """
     total = machine.Span()
     if not jobs:
         return total
 
-    def add(work: Callable[[loop.Listener], object], times: int) -> None:
-        span = trial(work)
+    def add(name: str, work: Callable[[loop.Listener], object], times: int) -> None:
+        try:
+            span = trial(work)
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from error
         total.seconds += span.seconds * times
         total.compile_seconds += span.compile_seconds
 
@@ -66,11 +73,11 @@ def estimate(jobs: Sequence[Job]) -> machine.Span:
     original = experiment.find_original()
     if machine.agree(original is None):
         if any(job.entry[0].uses_original for job in jobs):
-            add(lambda listen: experiment.train_original(keys.original(0), listen), 1)
+            add("original", lambda listen: experiment.train_original(keys.original(0), listen), 1)
         original = jax.jit(experiment.model.init)(keys.original(0))  # the steps take as long as with a trained one
     for name in dict.fromkeys(job.method for job in jobs):
         same = [job for job in jobs if job.method == name]
-        add(functools.partial(_unlearn, same[0], original or {}), len(same))
+        add(name, functools.partial(_unlearn, same[0], original or {}), len(same))
     return total
 
 
@@ -95,13 +102,15 @@ def trial(work: Callable[[loop.Listener], object], *, least: float = 0.25, steps
 
     Returns:
       Seconds a step, times all steps; the first step is not timed. And what was spent on compiling.
+
+    Raises:
+      ValueError: what the work is given does not go together.
     """
     began: list[tuple[int, float]] = []  # step and working time of the first call
     found = 0.0
     start = time.perf_counter()
 
-    # What fails in the trial will fail again in the job, where it is noted and the other jobs go on.
-    with machine.measure() as span, contextlib.suppress(Exception):
+    with machine.measure() as span:
 
         def listen(told: loop.Progress) -> None:
             nonlocal found
@@ -115,5 +124,13 @@ def trial(work: Callable[[loop.Listener], object], *, least: float = 0.25, steps
             if machine.agree(seconds >= least and done >= steps):  # all processes of one command stop at one step
                 raise _Enough
 
-        work(listen)
+        try:
+            work(listen)
+        except ValueError:  # bad input, found before any work starts
+            raise
+        except _Enough:
+            pass
+        except Exception:  # it will fail again in the job, where it is noted and the other jobs go on
+            if jax.process_count() > 1:  # the other processes may not have failed, and would wait for this one
+                raise
     return machine.Span(found, span.compile_seconds)

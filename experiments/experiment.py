@@ -1,9 +1,9 @@
 """An experiment: what the jobs of one command share. Its data, task and model, and its original models."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import numpy as np
 
 import camu_jax
 from camu_jax import Examples, Predictor, Variables, _validate, checkpoint, data, evaluate, loop, splits
-from experiments import UsageError, console, keys, machine, store
-from experiments.config import Config
+from experiments import UsageError, console, keys, machine, store, unfinished
+from experiments.config import Common, Config
 from experiments.tasks import Task, parse_task
 
 
@@ -86,7 +86,7 @@ class Experiment:
         return Path(self.config.checkpoint_dir) / name
 
     def _train_original(self, key: jax.Array, settings: store.Settings) -> Variables:
-        with console.progress_bar("original model") as progress, machine.measure() as span:
+        with console.progress_bar("original model") as progress, self.kept(settings) as span:
             variables = self.train_original(key, progress)
             jax.block_until_ready(variables)
         predictor = Predictor((variables,), self.model, self.config.pipeline)
@@ -94,6 +94,11 @@ class Experiment:
         accuracy = evaluate.accuracy(evaluate.outputs(predictor, self.test.x).logits, self.test.y)
         console.say(f"original model: T_s {accuracy:.2f}, {span}")
         return variables
+
+    def kept(self, settings: store.Settings) -> contextlib.AbstractContextManager[machine.Span]:
+        """Times work that is known by its settings, and keeps its state every few minutes; see `unfinished.kept`."""
+        folder = Path(self.config.cache_dir, "unfinished", digest(settings))
+        return unfinished.kept(folder, self.config.keep_minutes)
 
     def train_original(self, key: jax.Array, progress: loop.Listener | None = None) -> Variables:
         """Trains an original model and keeps nothing."""
@@ -109,11 +114,11 @@ def open_experiment(config: Config) -> Experiment:
     Raises:
       UsageError, camu_jax.data.DataError: bad input, found before any work starts.
     """
-    for folder in (config.out, config.checkpoint_dir, config.cache_dir):
-        _check_writable(folder)
+    with contextlib.suppress(OSError):  # what is finished can still be shown
+        prepare_folders(config)
     jax.config.update("jax_compilation_cache_dir", str(Path(config.cache_dir, "xla").resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax prints the errors that it raises, with their tracebacks
     machine.use(config.devices)
     info = data.DATASETS[config.dataset]
     size = info.train_size if config.limit is None else config.limit
@@ -139,6 +144,16 @@ def open_experiment(config: Config) -> Experiment:
     return Experiment(config, task, train, test, _model(config, info))
 
 
+def prepare_folders(config: Common) -> None:
+    """Makes the folders of a command fit to write into; call it again when there is work to do.
+
+    Raises:
+      UsageError, OSError: as `store.prepare`.
+    """
+    for name in ("out", "checkpoint_dir", "cache_dir"):
+        store.prepare(f"--{name}", getattr(config, name))
+
+
 def _model(config: Config, info: data.DataSet) -> camu_jax.Model:
     for name, values in (("mean", config.pipeline.mean), ("std", config.pipeline.std)):
         if len(values) not in (1, info.image_shape[2]):
@@ -147,20 +162,11 @@ def _model(config: Config, info: data.DataSet) -> camu_jax.Model:
     model = config.model.build(info.num_classes, shape)
     try:
         jax.eval_shape(model.init, jax.random.key(0))
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise UsageError(
             f"model.architecture {config.model.architecture} does not take {shape} images ({error})"
         ) from None
     return model
-
-
-def _check_writable(folder: str) -> None:
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(f"folder {folder} cannot be written ({error.strerror}); name another") from None
 
 
 def plain(settings: object) -> store.Settings:

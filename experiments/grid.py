@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from experiments import machine
+from experiments import UsageError, machine
 
 T = TypeVar("T")
 
@@ -55,8 +55,17 @@ def groups(pieces: Sequence[Piece[T]]) -> Iterator[list[Piece[T]]]:
 
 
 def make(group: Sequence[Piece[T]]) -> None:
-    """Makes pieces of one kind; the caller has claimed them."""
-    group[0].make([piece.subject for piece in group])
+    """Makes pieces of one kind; the caller has claimed them.
+
+    Raises:
+      UsageError: the library refuses what the work is given.
+    """
+    try:
+        group[0].make([piece.subject for piece in group])
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{', '.join(str(piece.subject) for piece in group)}: {error}") from error
 
 
 def run(pieces: Sequence[Piece[T]]) -> None:

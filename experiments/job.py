@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import Examples, Predictor, Problem, Settings, Variables, checkpoint, evaluate
 from camu_jax.audits import population
 from camu_jax.methods import Method
-from camu_jax.rows import everything
 from experiments import UsageError, console, keys, machine, store
 from experiments.experiment import Experiment, plain
 
@@ -42,7 +42,15 @@ class Job:
 
     def split(self) -> tuple[Examples, Examples]:
         """Forget and retain set; they share the images of the training set."""
-        return self.experiment.task.split(keys.split(self.seed), self.experiment.train.pick(slice(None)))
+        forget, retain = self.rows()
+        return self.experiment.train.pick(forget), self.experiment.train.pick(retain)
+
+    def rows(self) -> tuple[jax.Array, jax.Array]:
+        """Numbers of the training examples that are forgotten, and of those that are retained."""
+        train = self.experiment.train
+        numbered = dataclasses.replace(train, x=jnp.arange(len(train)))
+        forget, retain = self.experiment.task.split(keys.split(self.seed), numbered)
+        return forget.x, retain.x
 
     def problem(self, original: Variables) -> Problem:
         """What the method has to solve."""
@@ -118,7 +126,7 @@ class Job:
         """Unlearns, keeps the model, and measures and writes the result if there is none yet."""
         method, settings = self.entry
         problem = self.problem(original)
-        with console.progress_bar(str(self)) as progress, machine.measure() as span:
+        with console.progress_bar(str(self)) as progress, self.experiment.kept(self.settings()) as span:
             predictor = method.unlearn(keys.method(self.seed, self.method), problem, settings, progress=progress)
             jax.block_until_ready(predictor)
         self.finish(predictor, span)
@@ -191,10 +199,7 @@ def make_together(jobs: Sequence[Job], original: Variables) -> None:
         sets = dataclasses.replace(problem, forget=train.pick(forget), retain=train.pick(retain))
         return method.unlearn(key, sets, settings)
 
-    arguments = []
-    for job in jobs:
-        forget, retain = (everything(part.x).rows for part in job.split())  # the images are there once
-        arguments.append((keys.method(job.seed, job.method), forget, retain))
+    arguments = [(keys.method(job.seed, job.method), *job.rows()) for job in jobs]  # the images are there once
     with machine.measure() as span:
         predictors = list(population.make(unlearn, arguments, at_once=len(jobs)))
         jax.block_until_ready(predictors)

@@ -13,10 +13,11 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from camu_jax import _validate
+from camu_jax import _validate, parallel
 from experiments import UsageError, store
 
 
@@ -25,7 +26,8 @@ class Hosts:
     """Several processes, one for each machine, that run the same command and share the folders."""
 
     coordinator: str | None = None
-    """HOST:PORT of process 0, where the processes find each other; None is a process on its own."""
+    """HOST:PORT of process 0, where the processes find each other; None is a process on its own, or under SLURM, whose
+    srun starts several tasks, one of those."""
     processes: int = 1
     """How many processes there are."""
     process: int = 0
@@ -40,29 +42,85 @@ class Hosts:
                 "or neither"
             )
 
+    @property
+    def several(self) -> bool:
+        """Whether there are other processes."""
+        return self.coordinator is not None or _tasks_of_slurm() > 1
 
-def connect(hosts: Hosts) -> None:
-    """Waits for the other processes; call before anything else of JAX.
+
+def connect(hosts: Hosts, devices: int) -> None:
+    """Waits for the other processes, if there are any, and starts JAX; call before anything else of it.
+
+    Args:
+      hosts: where they are. Without them, the tasks of a step of SLURM (`srun`) are the processes.
+      devices: how many devices each process works on; each task of a machine has its own.
 
     Raises:
-      UsageError: they do not find each other.
+      UsageError: they do not find each other, or JAX finds no device.
     """
-    if hosts.coordinator is None:
+    if not hosts.several:
+        _start(devices)
         return
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # programs that overlap would mix up their sums
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    known = hosts.coordinator is not None  # else JAX asks SLURM
     try:
-        jax.distributed.initialize(hosts.coordinator, hosts.processes, hosts.process)
+        jax.distributed.initialize(
+            hosts.coordinator,
+            hosts.processes if known else None,
+            hosts.process if known else None,
+            local_device_ids=_own_devices(devices),
+        )
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"the processes do not find each other at {hosts.coordinator} ({error})") from None
+        where = hosts.coordinator or "the first machine of this step of SLURM"
+        raise UsageError(f"the processes do not find each other at {where} ({error})") from None
+    _start(devices)
+
+
+def _tasks_of_slurm() -> int:
+    """How many tasks the step of SLURM has that this process belongs to; 1 where it belongs to none."""
+    count = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    return int(count) if count.isdecimal() else 1
+
+
+def _own_devices(count: int) -> list[int]:
+    """The numbers of the GPUs that this process works on, among those that it sees."""
+    task = next((os.environ[name] for name in _PLACES if name in os.environ), "0")
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    first = 0 if len(seen) == count and seen != [""] else int(task) * count  # or they were dealt out already
+    return list(range(first, first + count))
+
+
+_PLACES = ("SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")  # of a process among those on its machine
+_MEMORY = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
+
+
+def share_memory() -> None:
+    """Lets several processes work on one GPU: none takes three quarters of its memory at its start, as JAX would.
+
+    Call before anything else of JAX. What the user has set stays.
+    """
+    if not any(name in os.environ for name in _MEMORY):
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def _start(count: int) -> int:
+    """Starts JAX for work on `count` devices, and returns how many are here."""
+    if count > 1:  # without it a CPU device may wait for ever to begin the program that the others have begun
+        jax.config.update("jax_cpu_enable_async_dispatch", True)
+    try:
+        return jax.local_device_count()
+    except (RuntimeError, AssertionError) as error:  # a platform that is not here
+        asked = f"; JAX_PLATFORMS is {os.environ['JAX_PLATFORMS']!r}" if "JAX_PLATFORMS" in os.environ else ""
+        raise UsageError(f"JAX finds no device to work on{asked} ({str(error) or 'none is left'})") from None
 
 
 def use(count: int) -> None:
     """Makes the minibatches of everything that follows be split over `count` devices of each process.
 
     Raises:
-      UsageError: there are not so many.
+      UsageError: there are not so many, or none that JAX can use.
     """
-    found = jax.local_device_count()
+    found = _start(count)
     if not 1 <= count <= found:
         raise UsageError(f"devices is {count}; allowed: 1 to {found}, the {jax.default_backend()} devices here")
     if count * jax.process_count() == 1:
@@ -73,6 +131,9 @@ def use(count: int) -> None:
     chosen = [device for devices in of_process.values() for device in devices[:count]]
     axis = (jax.sharding.AxisType.Auto,)
     jax.set_mesh(jax.make_mesh((len(chosen),), ("data",), axis_types=axis, devices=chosen))
+    if jax.process_count() > 1:  # their connections wait 30 s for the others, who may compile for longer later on
+        split = jax.jit(parallel.split)(jnp.arange(len(chosen)))
+        jax.block_until_ready(jax.jit(parallel.replicate)(split))
 
 
 def primary() -> bool:

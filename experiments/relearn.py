@@ -10,6 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/relearn.py` from anywhere
 
+from experiments import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.begin()  # before the imports that take seconds
+
 from camu_jax import TrainSettings  # noqa: E402
 from camu_jax.data import DataError  # noqa: E402
 from experiments import config, console, curve, estimate, grid, reporting  # noqa: E402
@@ -51,4 +56,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

@@ -10,7 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/report.py` from anywhere
 
-from experiments import UsageError, console, reporting  # noqa: E402
+from experiments import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.begin()  # before the imports that take seconds
+
+from experiments import UsageError, console, reporting, store  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,8 @@ def run(options: ReportOptions) -> None:
     """Reads the results and writes the report.
 
     Raises:
-      UsageError: there is no result, or the report cannot be written.
+      UsageError: there is no result, or the name of the report's folder is that of no folder.
+      OSError: the report cannot be written.
     """
     out = Path(options.out)
     target = Path(options.report_dir) if options.report_dir is not None else out / "report"
@@ -36,11 +42,9 @@ def run(options: ReportOptions) -> None:
         console.warn(f"{reason}; it is left out")
     if not found.results and not found.relearned:
         raise UsageError(f"{out} holds no results; make some with experiments/run.py, or give another --out")
-    try:
-        for file in reporting.write(found, target):
-            console.say(f"written: {file}")
-    except OSError as error:
-        raise UsageError(f"{target} cannot be written ({error}); give another --report_dir") from None
+    store.prepare("--report_dir", target)
+    for file in reporting.write(found, target):
+        console.say(f"written: {file}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

@@ -5,6 +5,7 @@ Goes on where an earlier command stopped. Any number of processes and machines m
 
 import contextlib
 import dataclasses
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,9 +14,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/reproduce.py` from anywhere
 
+from experiments import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.begin()  # before the imports that take seconds
+
+from camu_jax import _validate  # noqa: E402
 from camu_jax.data import DataError, Name  # noqa: E402
 from experiments import UsageError, audit, config, console, curve, estimate, grid, machine, paper, store  # noqa: E402
-from experiments.experiment import Experiment, open_experiment  # noqa: E402
+from experiments.experiment import Experiment, open_experiment, prepare_folders  # noqa: E402
 from experiments.job import Job, jobs_of  # noqa: E402
 
 _TABLES = tuple(range(2, 14))
@@ -44,6 +51,9 @@ class ReproduceOptions(config.Common):
     """Changed settings, method.setting=value; original.epochs=1 retrain.epochs=2, say, for a quick try."""
     worker: str = "0/1"
     """i/n: the place where this process begins, of n that share the folders. Each takes what nobody works on."""
+
+    def __post_init__(self) -> None:
+        _validate.at_least(1, relearn_epochs=self.relearn_epochs)
 
 
 class Part(NamedTuple):
@@ -123,6 +133,8 @@ def run(options: ReproduceOptions) -> int:
       UsageError: bad input, found before any work starts.
     """
     first, count = _worker(options.worker)
+    if count > 1:
+        machine.share_memory()
     chosen = parts(options)
     configs = [config_of(options, part) for part in chosen]
 
@@ -137,6 +149,8 @@ def run(options: ReproduceOptions) -> int:
             continue
         every = pieces(experiment, part, options)
         todo = [k for k, piece in enumerate(every) if piece.todo()]
+        if todo:
+            prepare_folders(configs[number])
         unmade = [job for job in jobs_of(experiment) if job.read() is None]
         seconds += estimate.estimate(unmade).seconds if first == 0 else 0.0
         plan += [(number, k) for k in todo]
@@ -180,11 +194,10 @@ def _error_file(path: Path) -> Path:
 
 
 def _worker(text: str) -> tuple[int, int]:
-    place, _, count = text.partition("/")
-    digits = place.isascii() and place.isdigit() and count.isascii() and count.isdigit()
-    if not digits or int(place) >= int(count):
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if not match or int(match[1]) >= int(match[2]):
         raise UsageError(f"worker is {text}; allowed: i/n with i from 0 to n - 1")
-    return int(place), int(count)
+    return int(match[1]), int(match[2])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,4 +206,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

@@ -8,6 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/run.py` from anywhere
 
+from experiments import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.begin()  # before the imports that take seconds
+
 from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -31,32 +36,41 @@ class RunConfig(config.Config):
     hosts: machine.Hosts = machine.Hosts()
 
 
-def run(options: RunConfig) -> None:
+def run(options: RunConfig) -> int:
     """Connects the processes, if there are several, makes every result that is missing, and prints the table.
+
+    Returns:
+      0, or 1 where a method has destroyed its model.
 
     Raises:
       UsageError, DataError: bad input, found before any work starts.
     """
-    if options.hosts.coordinator is not None and options.audit:
-        raise UsageError("audit needs one process; run it again without --hosts when the results are there")
-    if options.hosts.coordinator is not None and options.side_by_side > 1:
-        raise UsageError(f"side_by_side is {options.side_by_side}; allowed with --hosts: 1")
-    machine.connect(options.hosts)
+    if options.hosts.several and options.audit:
+        raise UsageError("audit needs one process; run it again without the others when the results are there")
+    if options.hosts.several and options.side_by_side > 1:
+        raise UsageError(f"side_by_side is {options.side_by_side}; allowed with several processes: 1")
+    machine.connect(options.hosts, options.devices)
     if not machine.primary():
         console.silence()
     jobs = jobs_of(open_experiment(options))
     pieces = [audit.piece(job) for job in jobs]
     estimate.announce(jobs, [piece.subject for piece in pieces if piece.todo()])
     grid.run(pieces)
+    failed = {str(job): result["failed"] for job in jobs if (result := job.read()) and "failed" in result}
     if machine.primary():
         print_table(jobs)
+    for job, reason in failed.items():
+        console.fail(f"{job} failed: {reason}")
+    return 1 if failed else 0
 
 
 def print_table(jobs: Sequence[Job]) -> None:
     """Prints the final table, a row a method, and above it what it shows."""
     options, task = jobs[0].experiment.config, jobs[0].experiment.task.name
     results = {method: [r for job in jobs if job.method == method and (r := job.read())] for method in options.methods}
-    metrics = [m for m in console.METRICS if all(m in r["metrics"] for of in results.values() for r in of)]
+    every = [r for of_seeds in results.values() for r in of_seeds]
+    sound = [r for r in every if "failed" not in r] or every  # those that failed have no audit
+    metrics = [m for m in console.METRICS if all(m in r["metrics"] for r in sound)]
     with_paper = options.limit is None and not options.validation  # the paper's figures are of the whole data set
     seeds = max(len(of_seeds) for of_seeds in results.values())
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
@@ -77,10 +91,14 @@ def _result_table(
     table.add_column("method", no_wrap=True)
     for name in (*metrics, "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    retrain = {m: _mean(results["retrain"], m) for m in metrics} if results.get("retrain") else {}
+    reference = [r for r in results.get("retrain", []) if "failed" not in r]
+    retrain = {m: _mean(reference, m) for m in metrics} if reference else {}
     for method, of_seeds in results.items():
         cells = [paper.METHOD_NAMES.get(method, method)]
         for metric in (*metrics, "seconds"):
+            if any("failed" in r for r in of_seeds):
+                cells.append("failed")
+                continue
             values = [_value(r, metric) for r in of_seeds]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             lines = [f"{statistics.fmean(values):.2f}{spread}"]
@@ -107,4 +125,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

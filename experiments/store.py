@@ -1,6 +1,7 @@
 """Results on disk: one small JSON file a job, written atomically and claimed by a lock. Reading them needs no JAX."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -119,16 +120,17 @@ def prepare(flag: str, folder: str | Path) -> None:
       UsageError: its name is that of no folder.
       OSError: it cannot be written.
     """
-    if not str(folder) or "\0" in str(folder):
-        raise UsageError(f"{flag} is {str(folder)!r}; allowed: the name of a folder")
+    name = str(folder)
+    if not name or "\0" in name or not _is_utf8(name):
+        raise UsageError(f"{flag} is {name!r}; allowed: the name of a folder, in UTF-8")
     where = Path(folder)
     try:
         where.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=where) as file:
             file.write(bytes(_PAGE))  # a full disk may still take an empty file
-    except (NotADirectoryError, FileExistsError) as error:
-        raise UsageError(f"{flag} is {folder}, which is no folder ({error.strerror}); name another") from None
     except OSError as error:
+        if error.errno in _NO_FOLDER:
+            raise UsageError(f"{flag} is {folder}, which is no folder ({error.strerror}); name another") from None
         words = f"cannot be written ({error.strerror}); see to it, or name another {flag}"
         raise OSError(error.errno, words, str(folder)) from None
     for depth in range(_DEEPEST + 1):
@@ -138,6 +140,12 @@ def prepare(flag: str, folder: str | Path) -> None:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
+def _is_utf8(name: str) -> bool:
+    """Whether C++ can be told the name of a file."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+_NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 _PAGE = 4096
 _DEEPEST = 3  # folders between --out and a result
 _DAY = 24 * 3600.0

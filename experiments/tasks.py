@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -80,14 +81,14 @@ def parse_task(text: str, num_classes: int, num_examples: int) -> Task:
       ValueError: unknown form; P, a class or an index out of range; duplicates; every class removed; an index file
         that is missing, empty, unreadable or names every training example.
     """
-    if match := re.fullmatch(r"data(-?\d+)", text):
+    if match := re.fullmatch(r"data(-?[0-9]{1,9})", text):
         percent = int(match[1])
         if not 1 <= percent <= 90:
             raise ValueError(f"task {text}: P is {percent}; allowed: 1 to 90")
         if not 0 < round(num_examples * percent / 100) < num_examples:
             raise ValueError(f"task {text}: {percent}% of {num_examples} examples leaves F or R empty")
         return Task(text, "data", percent=percent)
-    if match := re.fullmatch(r"class(-?\d+(?:,-?\d+)*)", text):
+    if match := re.fullmatch(r"class(-?[0-9]{1,9}(?:,-?[0-9]{1,9})*)", text):
         classes = [int(k) for k in match[1].split(",")]
         for k in classes:
             if not 0 <= k < num_classes:
@@ -99,9 +100,15 @@ def parse_task(text: str, num_classes: int, num_examples: int) -> Task:
         return Task(text, "class", classes=tuple(sorted(classes)))
     if text.startswith("indices:"):
         path = Path(text.removeprefix("indices:"))
+        if len(f"indices-{path.stem}".encode(errors="replace")) > _LONGEST_NAME:
+            raise ValueError(f"task {text}: the file's name is too long for a folder; allowed: {_LONGEST_NAME} bytes")
         rows = _read_indices(path, num_examples)
         return Task(f"indices-{path.stem}", "indices", rows=tuple(sorted(rows)))
     raise ValueError(f"task is {text!r}; allowed: {ALLOWED}")
+
+
+_LONGEST_NAME = 255  # bytes of a folder's name
+_WIDEST, _HEADER = 64, 2**16  # bytes of an index file: for each number at most, and beside them
 
 
 def _read_indices(path: Path, num_examples: int) -> list[int]:
@@ -109,13 +116,18 @@ def _read_indices(path: Path, num_examples: int) -> list[int]:
     if path.suffix not in (".npy", ".txt"):
         raise ValueError(f"task: index file {path} has the ending {path.suffix!r}; allowed: .npy or .txt")
     try:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a pipe has no end
+            raise ValueError("it is no regular file")
+        if status.st_size > _WIDEST * num_examples + _HEADER:
+            raise ValueError(f"it holds {status.st_size} bytes, more than {num_examples} numbers take")
         if path.suffix == ".npy":
             values = np.load(path, allow_pickle=False)
         else:
             values = np.array([int(word) for word in path.read_text().split()], np.int64)
     except OSError as error:
         raise ValueError(f"task: index file {path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, OverflowError, EOFError) as error:
+    except Exception as error:  # NumPy raises many types where a file's header is not what it should be
         raise ValueError(
             f"task: index file {path} cannot be read as numbers ({error}); allowed: whole numbers"
         ) from None

@@ -5,14 +5,20 @@
 
 import dataclasses
 import itertools
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/tune.py` from anywhere
 
+from experiments import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.begin()  # before the imports that take seconds
+
 from camu_jax.data import DataError  # noqa: E402
-from experiments import audit, config, console, estimate, grid  # noqa: E402
+from experiments import audit, config, console, estimate, grid, store  # noqa: E402
 from experiments.experiment import open_experiment  # noqa: E402
 from experiments.job import jobs_of  # noqa: E402
 
@@ -63,6 +69,10 @@ def score(metrics: dict[str, float]) -> float:
     return metrics["T_s"] - abs(metrics["F_tr"] - metrics["T_s"])
 
 
+def _score(result: store.Result) -> float:
+    return -math.inf if "failed" in result else score(result["metrics"])
+
+
 def run(options: TuneConfig) -> None:
     """Runs every combination that has no result yet, then prints all."""
     tried = [(point, applied(options, point)) for point in points(options.grid)]
@@ -74,7 +84,7 @@ def run(options: TuneConfig) -> None:
         console.say(" ".join(point))
         estimate.announce(jobs, [piece.subject for piece in pieces if piece.todo()])
         grid.run(pieces)
-        found += [(score(result["metrics"]), point, job, result) for job in jobs if (result := job.read())]
+        found += [(_score(result), point, job, result) for job in jobs if (result := job.read())]
     for value, point, job, result in sorted(found, key=lambda row: -row[0]):
         figures = console.metrics(result["metrics"])
         console.say(f"{value:7.2f}  {figures}  {result['seconds']:.0f} s  {job}: {' '.join(point)}")
@@ -86,4 +96,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.end(main())

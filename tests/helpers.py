@@ -4,6 +4,7 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,6 +26,16 @@ def assert_close(actual, expected, *, rtol=1e-5, atol=1e-6):
 def differ(a, b):
     """Whether any leaf of two trees differs."""
     return any(bool((p != q).any()) for p, q in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def arrays(jaxpr):
+    """Shapes and types of all that a program computes, its inner programs included; its constants are none of them."""
+    for equation in jaxpr.eqns:
+        inner = list(jax.extend.core.jaxprs_in_params(equation.params))
+        for program in inner:
+            yield from arrays(program)
+        if not inner:
+            yield from (variable.aval for variable in equation.outvars)
 
 
 def np_log_softmax(z):

@@ -175,7 +175,7 @@ def test_tuples_are_made_in_other_peoples_jit_and_scan():
     ("wrong", "message"),
     [
         (Examples(F.x, F.y + 3, CLASSES), "F.y holds the label"),
-        (Examples(F.x.at[2].set(jnp.nan), F.y, CLASSES), "F.x holds NaN or infinity .first in image 2"),
+        (Examples(F.x.at[2].set(jnp.nan), F.y, CLASSES), "F.x holds NaN or infinity .first in example 2"),
     ],
 )
 def test_contents_are_looked_at_there_too(wrong, message):

@@ -311,7 +311,7 @@ def test_defaults_are_the_authors_code():
     expected = dict(epochs=10, batch_size=32, kl_learning_rate=4e-4, ce_learning_rate=5e-4, l2=1e-4)
     expected |= dict(kl_forget=0.5, kl_retain=0.5, ce_forget=0.01, ce_retain=0.9, kl_reduction="sum")
     expected |= dict(kl_direction="target_model", counterfactual_embedding="frozen", labels="retain", replace=False)
-    expected |= dict(pairing="independent", repeat=1)
+    expected |= dict(pairing="independent", repeat=1, mask_scale=1.0)
     assert dataclasses.asdict(Camu.reference()) == dataclasses.asdict(Camu()) == expected
 
 

@@ -1,5 +1,6 @@
 """Several devices give what one gives, and share the work; several processes share one run."""
 
+import importlib.util
 import json
 import os
 import re
@@ -104,6 +105,87 @@ def test_audits_need_one_process(capsys):
 
 def test_one_process_agrees_with_itself():
     assert machine.agree(True) and not machine.agree(False) and machine.primary()
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}
+
+
+@pytest.mark.parametrize(
+    ("place", "devices", "seen", "expected"),
+    [
+        ("0", 8, None, list(range(8))),  # one task a machine, which has eight GPUs
+        ("0", 1, None, [0]),  # a task for each GPU
+        ("3", 1, None, [3]),
+        ("1", 2, None, [2, 3]),
+        ("1", 2, "4,5,6,7", [2, 3]),  # of those that the job was given
+        ("3", 1, "6", [0]),  # SLURM has dealt them out
+    ],
+)
+def test_tasks_of_slurm_are_the_processes(monkeypatch, place, devices, seen, expected):
+    for name, value in {
+        **SLURM,
+        "SLURM_PROCID": "2",
+        "SLURM_LOCALID": place,
+        "CUDA_VISIBLE_DEVICES": seen or "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **flags: told.append((*args, flags)))
+    before = jax.config.jax_enable_preemption_service
+    machine.connect(Hosts(), devices)
+    machine.connect(Hosts(coordinator="a:1", processes=4, process=2), devices)
+    jax.config.update("jax_enable_preemption_service", before)
+    assert told == [(None, None, None, {"local_device_ids": expected}), ("a:1", 4, 2, {"local_device_ids": expected})]
+
+
+@pytest.mark.parametrize("tasks", [None, "1", "", "x"])
+def test_a_task_on_its_own_waits_for_nobody(monkeypatch, tasks):
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    if tasks is not None:
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("it waits"))
+    machine.connect(Hosts(), 1)
+
+
+def test_hosts_that_are_not_there(monkeypatch, capsys):
+    def initialize(*_, **__):
+        raise RuntimeError("deadline\nexceeded")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    assert main(["--dataset=tiny"]) == 2
+    message = capsys.readouterr().err
+    assert "do not find each other at the first machine" in message and message.count("\n") == 1
+    jax.config.update("jax_enable_preemption_service", True)
+
+
+@pytest.mark.parametrize("platform", ["nonsense", "cuda"])
+def test_a_platform_that_is_not_here(tmp_path, platform):
+    if platform == jax.default_backend() or importlib.util.find_spec("jax_cuda12_plugin"):
+        pytest.skip("it is here")
+    folders = [f"--out={tmp_path / 'o'}", f"--checkpoint_dir={tmp_path / 'c'}", f"--cache_dir={tmp_path / 'cache'}"]
+    command = [sys.executable, str(REPO / "experiments" / "run.py"), "--dataset=tiny", *folders]
+    done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": platform}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: JAX finds no device to work on")
+    assert done.stderr.count("\n") == 1
+
+
+def test_several_workers_share_a_gpu(monkeypatch):
+    names = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    machine.share_memory()
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")
+    machine.share_memory()  # the user's own
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
+
+
+def test_programs_of_several_devices_wait_for_each_other():
+    with eight():
+        assert parallel.in_turn(jax.jit(parallel.split)(jnp.arange(16))).is_ready()
+    assert parallel.in_turn({"a": jnp.ones(2)})["a"].shape == (2,)
 
 
 def free_port():

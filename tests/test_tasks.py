@@ -1,5 +1,7 @@
 """Every form of a task, every input that is refused, and the exact split."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,9 @@ def test_forms(text, expected):
         ("data 10", "allowed: dataP"),
         ("Data10", "allowed: dataP"),
         ("data10\n", "allowed: dataP"),
+        ("data１０", "allowed: dataP"),
+        ("data" + "9" * 5000, "allowed: dataP"),
+        ("class" + "9" * 5000, "allowed: dataP"),
         ("data0", "P is 0; allowed: 1 to 90"),
         ("data91", "P is 91"),
         ("data100", "P is 100"),
@@ -136,6 +141,52 @@ def test_a_folder_is_no_index_file(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=f"{name} cannot be read .Is a directory"):
         parse(f"indices:{tmp_path / name}")
+
+
+def header(text):
+    """A .npy file of one page that says of itself what it likes."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(64)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000,)}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (9223372036854775807, 9)}",
+        "{'descr': '<i8', 'fortran_order': False, 'shape': (-5,)}",
+        "{'descr': 5, 'fortran_order': False, 'shape': (8,)}",
+        "{'descr': '<i8'}",
+        "(" * 3000,
+        "\0" * 50,
+    ],
+)
+def test_an_index_file_whose_header_lies(write, text):
+    with pytest.raises(ValueError, match="^task: index file .*lies.npy "):
+        parse(write("lies.npy", header(text)))
+
+
+def test_index_files_that_have_no_end_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.npy").symlink_to("/dev/zero")
+    (tmp_path / "large.txt").touch()
+    os.truncate(tmp_path / "large.txt", 10**10)  # takes no room on disk
+    for name, words in (
+        ("pipe.txt", "no regular file"),
+        ("zero.npy", "no regular file"),
+        ("large.txt", "more than 40"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as numbers .*{words}"):
+            parse(f"indices:{tmp_path / name}")
+
+
+@pytest.mark.parametrize("stem", ["a b", "ä", "$\\frac{", "a\nb", "..", "-", "x" * 200])
+def test_odd_names_of_index_files(write, stem):
+    assert parse(write(f"{stem}.txt", b"1 2")).name == f"indices-{stem}"
+
+
+def test_names_that_can_be_no_folder(write):
+    with pytest.raises(ValueError, match="too long for a folder; allowed: 255 bytes"):
+        parse(write(f"{'x' * 250}.txt", b"1 2"))
 
 
 @given(

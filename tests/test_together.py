@@ -10,10 +10,10 @@ from camu_jax import Problem, TrainSettings, Unroll, data, from_linen, train, un
 from camu_jax.audits import population
 from experiments import audit, config, grid, reproduce, run
 from experiments.experiment import open_experiment
-from experiments.job import jobs_of
-from tests.helpers import Normed
+from experiments.job import jobs_of, make_together
+from tests.helpers import Normed, arrays
 
-QUICK = ["--limit=150", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1", "--sisa.epochs=1"]
+QUICK = ["--limit=150", "--original.epochs=1", "--retrain.epochs=1", "--camu.epochs=1"]
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def test_models_side_by_side_are_those_made_one_by_one():
 def test_seeds_side_by_side_end_as_one_by_one(folders, tmp_path):
     """Three seeds by two at once; SISA decides on the host and stays alone."""
     flags = ["--dataset=tiny", *QUICK, *folders, "--methods", "retrain", "camu", "sisa", "--seeds", "0", "1", "2"]
+    flags += ["--sisa.epochs=4", "--sisa.shards=1"]  # so that it learns something
     assert run.main([*flags, f"--out={tmp_path / 'one'}"]) == 0
     assert run.main([*flags, f"--out={tmp_path / 'two'}", "--side_by_side=2"]) == 0
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
@@ -54,6 +55,29 @@ def test_seeds_side_by_side_end_as_one_by_one(folders, tmp_path):
         assert result["side_by_side"] == (1 if name.startswith("sisa") or name.endswith("seed2") else 2)
         assert one[name]["side_by_side"] == 1 and result["settings"] == one[name]["settings"]
         assert result["seconds"] > 0 and (tmp_path / "two/tiny/data10" / f"{name}.model").exists()
+
+
+def test_seeds_side_by_side_share_one_training_set(folders, monkeypatch, tmp_path):
+    """What is stacked are keys and row numbers; no array of their program is as large as the training set."""
+    asked = []
+    monkeypatch.setattr(population, "make", lambda make_one, arguments, at_once: asked.append((make_one, arguments)))
+    flags = ["--dataset=tiny", "--limit=600", *QUICK, *folders, f"--out={tmp_path / 'out'}", "--seeds", "0", "1", "2"]
+    options = config.parse([*flags, "--methods", "retrain", "camu"], run.RunConfig(), "run.py")
+    experiment = open_experiment(options)
+    original = jax.jit(experiment.model.init)(jax.random.key(0))
+    for method in ("retrain", "camu"):
+        jobs = [job for job in jobs_of(experiment) if job.method == method]
+        with pytest.raises(TypeError):  # `make` returned nothing
+            make_together(jobs, original)
+        make_one, arguments = asked.pop()
+        for job, (_, *rows) in zip(jobs, arguments, strict=True):
+            for part, numbers in zip(job.split(), rows, strict=True):
+                assert part.x.array is experiment.train.x
+                np.testing.assert_array_equal(part.x[:], experiment.train.x[numbers])
+        stacked = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *arguments)
+        program = jax.make_jaxpr(jax.vmap(lambda *args, make_one=make_one: make_one(*args).members))(*stacked)
+        images = [a for a in arrays(program.jaxpr) if a.shape[-3:] == (28, 28, 1)]
+        assert images and max(a.size for a in images) < experiment.train.x.size
 
 
 def test_what_is_there_is_not_made_again(folders, tmp_path):
@@ -96,4 +120,4 @@ def test_wrong_numbers_are_refused(flags, capsys):
 def test_several_processes_work_one_by_one(capsys):
     hosts = ["--hosts.coordinator=localhost:1", "--hosts.processes=2"]
     assert run.main(["--dataset=tiny", "--side_by_side=2", *hosts]) == 2
-    assert "allowed with --hosts: 1" in capsys.readouterr().err
+    assert "side_by_side is 2; allowed with several processes: 1" in capsys.readouterr().err

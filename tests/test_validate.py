@@ -38,8 +38,8 @@ GOOD = examples(0, 4)
 WRONG = {
     "label": (Examples(GOOD.x, GOOD.y.at[1].set(3), 3), "part.y holds the label 3; allowed: 0 to 2"),
     "negative": (Examples(GOOD.x, GOOD.y.at[1].set(-1), 3), "part.y holds the label -1; allowed: 0 to 2"),
-    "pixel": (Examples(GOOD.x.at[2].set(jnp.nan), GOOD.y, 3), "part.x holds NaN or infinity .first in image 2"),
-    "half": (Examples(GOOD.x.at[3].set(-jnp.inf).astype(jnp.bfloat16), GOOD.y, 3), "part.x holds NaN .*image 3"),
+    "pixel": (Examples(GOOD.x.at[2].set(jnp.nan), GOOD.y, 3), "part.x holds NaN or infinity .first in example 2"),
+    "half": (Examples(GOOD.x.at[3].set(-jnp.inf).astype(jnp.bfloat16), GOOD.y, 3), "part.x holds NaN .*example 3"),
 }
 
 
@@ -76,7 +76,7 @@ def test_contents_that_are_traced_are_left_alone_but_shapes_are_not(case):
 
     wrong, _ = WRONG[case]
     np.testing.assert_array_equal(jax.jit(labels)(wrong), wrong.y)
-    with pytest.raises(ValueError, match="part.x holds 4 images and part.y 3 labels"):
+    with pytest.raises(ValueError, match="part.x holds 4 examples and part.y 3 labels"):
         jax.jit(labels)(Examples(wrong.x, wrong.y[:3], 3))
 
 

@@ -23,7 +23,7 @@ from camu_jax.audits.estimates import NORMAL_REACH, Estimate, Evidence
 
 RETAINED, FORGOTTEN, NEVER = 0, 1, 2
 """What an example was to a model."""
-_OF_THE_METHOD = "U-LiRA judges the method, by shadow models on halves of the training set; no other model is looked at."
+_OF_THE_METHOD = "U-LiRA judges the method, by shadow models on halves of the training set; it looks at no other."
 
 
 @dataclasses.dataclass(frozen=True)

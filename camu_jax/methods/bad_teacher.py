@@ -18,6 +18,7 @@ from camu_jax import _validate, evaluate, loop, losses
 from camu_jax.model import Variables
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
+from camu_jax.rows import concatenate
 from camu_jax.training import TrainSettings, TrainState, train
 from camu_jax.types import Settings
 
@@ -78,7 +79,7 @@ class Lesson:
     """Rows of the mixed data set.
 
     Attributes:
-      x: stored images, `[B, h, w, c]`.
+      x: stored images, `[B, h, w, c]`, or other inputs.
       forget: whether the bad teacher teaches the row, `[B]`.
       target: the row's teacher's logits, `[B, C]`; None where `step` asks the teachers.
     """
@@ -116,7 +117,7 @@ def unlearn(
     s, model, pipeline = settings, problem.model, problem.pipeline
     rows_key, teacher_key, loop_key = jax.random.split(key, 3)
     rows = jax.random.permutation(rows_key, len(problem.retain))[: round(s.retain_share * len(problem.retain))]
-    retain = problem.retain[rows]
+    retain = problem.retain.pick(rows)
     teachers: Any = make_teachers(teacher_key, problem, s)
 
     target = None
@@ -125,7 +126,7 @@ def unlearn(
         logits = [evaluate.outputs(Predictor((v,), model, pipeline), x).logits for v, x in pairs if len(x)]
         target, teachers = jnp.concatenate(logits), None
     forget = jnp.arange(len(problem.forget) + len(retain)) < len(problem.forget)
-    lessons = Lesson(jnp.concatenate([problem.forget.x, retain.x]), forget, target)
+    lessons = Lesson(concatenate([problem.forget.x, retain.x]), forget, target)
 
     student = TrainState.create(model, problem.original, pipeline, adam_l2(s.learning_rate, s.l2))
     state = BadTeacherState(student, teachers, s.temperature)

@@ -78,7 +78,12 @@ def nearest_labels(
 
     Returns:
       Labels `[N]`, and whether each adversarial image crossed the decision boundary (is not predicted as y), `[N]`.
+
+    Raises:
+      TypeError: the inputs are neither uint8 nor floating: there is no step from one token to the next.
     """
+    why = "it takes a step along their gradient (expand does not)"
+    _validate.with_arithmetic("forget", examples.x.dtype, "Boundary's shrink", why)
     parts = []
     for start in range(0, len(examples), 500):
         batch = examples[start : start + 500]
@@ -114,8 +119,10 @@ def _nearest(
     return jnp.argmax(others(logits), axis=-1).astype(batch.y.dtype), crossed
 
 
-def expanded(model: Model, image_shape: tuple[int, ...]) -> Model:
+def expanded(model: Model, image: jax.ShapeDtypeStruct) -> Model:
     """The model with one more class: its logit is a linear function of the embedding, `params["shadow"]`.
+
+    `image` is as for `expand`.
 
     The official code widens the last layer. Where that layer reads the embedding (ResNet-18), this is the same;
     where only linear layers lie between (the paper's CNN), both can express the same logits.
@@ -123,7 +130,7 @@ def expanded(model: Model, image_shape: tuple[int, ...]) -> Model:
 
     def init(key: jax.Array) -> Variables:
         model_key, shadow_key = jax.random.split(key)
-        return expand(shadow_key, model, model.init(model_key), image_shape)
+        return expand(shadow_key, model, model.init(model_key), image)
 
     def apply(variables: Variables, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> tuple[Outputs, Any]:
         params = variables["params"]
@@ -134,14 +141,14 @@ def expanded(model: Model, image_shape: tuple[int, ...]) -> Model:
     return Model(init=init, apply=apply)
 
 
-def expand(key: jax.Array, model: Model, variables: Variables, image_shape: tuple[int, ...]) -> Variables:
-    """Variables of `expanded(model, image_shape)`: the given ones, and a fresh shadow class (Xavier normal, bias 0).
+def expand(key: jax.Array, model: Model, variables: Variables, image: jax.ShapeDtypeStruct) -> Variables:
+    """Variables of `expanded(model, image)`: the given ones, and a fresh shadow class (Xavier normal, bias 0).
 
     Args:
       key: a `jax.random` key; consumed.
       model: the model without the shadow class.
       variables: its variables.
-      image_shape: of a model input.
+      image: shape and dtype of one model input, `[1, *image]`.
 
     Returns:
       `{"params": {"model", "shadow"}, "batch_stats"}`.
@@ -149,7 +156,7 @@ def expand(key: jax.Array, model: Model, variables: Variables, image_shape: tupl
     Raises:
       ValueError: the model returns no embedding.
     """
-    out = jax.eval_shape(model.eval, variables, jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    out = jax.eval_shape(model.eval, variables, image)
     if out.embedding is None:
         raise ValueError("model returns no embedding; allowed with variant expand: (logits, embedding)")
     width, classes = out.embedding.shape[-1], out.logits.shape[-1]
@@ -181,10 +188,11 @@ def unlearn(
         relabelled = dataclasses.replace(forget, y=labels)
         info["crossed"] = jnp.mean(crossed.astype(jnp.float32))
     else:
-        relabelled = Examples(forget.x, jnp.full_like(forget.y, forget.num_classes), forget.num_classes + 1)
-        image_shape = jax.eval_shape(pipeline.clean, forget.x[:1]).shape[1:]
-        variables = expand(head_key, model, variables, image_shape)
-        model = expanded(model, image_shape)
+        shadow = jnp.full(len(forget), forget.num_classes, jnp.int32)  # a class more, which the labels may not hold
+        relabelled = Examples(forget.x, shadow, forget.num_classes + 1)
+        image = jax.eval_shape(pipeline.clean, forget.x[:1])
+        variables = expand(head_key, model, variables, image)
+        model = expanded(model, image)
     state = TrainState.create(model, variables, pipeline, sgd_l2(s.learning_rate, s.momentum, s.l2))
     stream = loop.Stream(relabelled, s.batch_size)
     state = loop.run(train_step, state, stream, key=loop_key, epochs=s.epochs, progress=progress)

@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
+import warnings
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
@@ -13,6 +16,7 @@ from camu_jax.camu import CE_LEARNING_RATE, KL_LEARNING_RATE, CamuLosses, CamuPa
 from camu_jax.images import Pipeline
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
+from camu_jax.rows import in_host_memory
 from camu_jax.tuples import LabelRule, draw_rows, pair_tuples
 from camu_jax.types import Examples, Tuples
 
@@ -41,12 +45,15 @@ class Camu(CamuLosses):
     """tuple: the minibatch's retain examples are those behind its counterfactuals; independent: shuffled apart."""
     repeat: int = 1
     """How often the forget set is repeated (the paper: 10 for C100 class removal)."""
+    mask_scale: float = 1.0
+    """The mask of a counterfactual is uniform in [0, mask_scale); take the length of the inputs' range."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _validate.at_least(1, epochs=self.epochs, batch_size=self.batch_size, repeat=self.repeat)
         _validate.at_least(0, kl_learning_rate=self.kl_learning_rate, ce_learning_rate=self.ce_learning_rate)
         _validate.at_least(0, l2=self.l2)
+        _validate.above(0, mask_scale=self.mask_scale)
         _validate.one_of(get_args(LabelRule), labels=self.labels)
         _validate.one_of(get_args(Pairing), pairing=self.pairing)
 
@@ -75,7 +82,7 @@ class Camu(CamuLosses):
     @property
     def tuples(self) -> dict[str, Any]:
         """What `make_tuples` needs of these settings: `make_tuples(key, F, R, **settings.tuples)`."""
-        return {"labels": self.labels, "replace": self.replace}
+        return {"labels": self.labels, "replace": self.replace, "mask_scale": self.mask_scale}
 
     @property
     def losses(self) -> CamuLosses:
@@ -104,26 +111,34 @@ def unlearn(key: jax.Array, problem: Problem, settings: Camu, *, progress: loop.
     As in the authors' code, forget and counterfactual images are augmented once and retain images anew in each step.
     Where nothing is augmented, the original model's embeddings of the retain and counterfactual images never change
     and are computed once.
+
+    Raises:
+      TypeError, ValueError: as `Problem.validate`; the inputs are neither uint8 nor floating; or the model returns no
+        embedding and the KL update is wanted.
+
+    Warns:
+      UserWarning: the inputs are spread so widely that the mask changes next to nothing.
     """
     problem.validate()
+    _validate.with_arithmetic("forget", problem.forget.x.dtype, "Camu", "a counterfactual is an input plus noise")
+    _warn_of_wide_inputs(problem, settings.mask_scale)
     s, pipeline = settings, problem.pipeline
     rows_key, forget_key, retain_key, pair_key, loop_key = jax.random.split(key, 5)
 
     # Algorithm 1: the joined data set S.
-    forget = problem.forget[jnp.tile(jnp.arange(len(problem.forget)), s.repeat)]
-    retain = problem.retain[draw_rows(rows_key, len(forget), len(problem.retain), replace=s.replace)]
-    streamed = isinstance(problem.forget.x, np.ndarray)  # then S lies in host memory as well
+    forget = problem.forget.pick(jnp.tile(jnp.arange(len(problem.forget)), s.repeat))
+    retain = problem.retain.pick(draw_rows(rows_key, len(forget), len(problem.retain), replace=s.replace))
+    streamed = in_host_memory(forget.x)  # then S lies in host memory as well
     with jax.default_device(jax.local_devices(backend="cpu")[0]) if streamed else contextlib.nullcontext():
         F, R_star = _prepare(pipeline, forget_key, forget), _prepare(pipeline, retain_key, retain)
-        drawn = pair_tuples(pair_key, F, R_star, labels=s.labels)
-    drawn = jax.device_get(drawn) if streamed else drawn
-    S = dataclasses.replace(drawn, retain=retain)
+        drawn = pair_tuples(pair_key, F, R_star, labels=s.labels, mask_scale=s.mask_scale)
+    place: Callable[..., Any] = jax.device_get if streamed else lambda tree: tree
+    S = dataclasses.replace(place(drawn), retain=retain)
     del drawn, R_star  # augmented retain images, which each step makes anew
     if s.kl_forget and s.counterfactual_embedding == "frozen":
-        S = dataclasses.replace(S, counterfactual_embedding=_embed(problem, S.counterfactual.x))
+        S = dataclasses.replace(S, counterfactual_embedding=place(_embed(problem, S.counterfactual.x)))
     if s.kl_retain and pipeline.augment == "none":
-        S = dataclasses.replace(S, retain_embedding=_embed(problem, S.retain.x))
-    S = jax.device_get(S) if streamed else S
+        S = dataclasses.replace(S, retain_embedding=place(_embed(problem, S.retain.x)))
 
     # Algorithm 2: minibatch by minibatch.
     step: loop.Step = _paired_step
@@ -149,6 +164,23 @@ def unlearn(key: jax.Array, problem: Problem, settings: Camu, *, progress: loop.
 def _prepare(pipeline: Pipeline, key: jax.Array, examples: Examples) -> Examples:
     """Model inputs of stored examples, augmented once."""
     return dataclasses.replace(examples, x=pipeline.training(key, examples.x))
+
+
+def _warn_of_wide_inputs(problem: Problem, mask_scale: float) -> None:
+    """Warns where a mask of this scale is next to nothing beside the spread of the inputs, of 1 000 at most."""
+    x = problem.forget.x
+    if not _validate.is_concrete(x):
+        return
+    with jax.ensure_compile_time_eval():  # within somebody's jit the closed-over inputs are concrete still
+        inputs = problem.pipeline.clean(x[: min(1000, 1 + 2**21 // math.prod(x.shape[1:]))])
+        some = np.asarray(inputs, np.float64)
+    if some.std() > 10 * mask_scale:
+        warnings.warn(
+            f"mask_scale is {mask_scale:g} and the standard deviation of the inputs {some.std():.3g}: the mask, "
+            "uniform from 0 to mask_scale, makes next to no difference to them; set mask_scale to the length of their "
+            f"range, about {np.ptp(some):.3g}, or give inputs of a smaller range",
+            stacklevel=4,
+        )
 
 
 def _embed(problem: Problem, x: jax.Array) -> jax.Array | None:

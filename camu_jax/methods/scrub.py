@@ -195,4 +195,4 @@ def hold_out(key: jax.Array, problem: Problem, settings: Scrub) -> tuple[Example
         return problem.retain, None
     held = jax.random.permutation(key, same_class)[:count]
     kept = jnp.ones(len(problem.retain), bool).at[held].set(False)
-    return problem.retain[jnp.flatnonzero(kept)], problem.retain[held]
+    return problem.retain.pick(jnp.flatnonzero(kept)), problem.retain.pick(held)

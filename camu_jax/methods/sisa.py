@@ -19,6 +19,7 @@ from camu_jax.images import Pipeline
 from camu_jax.model import Model
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Aggregate, Predictor, Problem
+from camu_jax.rows import concatenate
 from camu_jax.training import TrainSettings, TrainState, train_step
 from camu_jax.types import Examples
 
@@ -145,7 +146,7 @@ def forget(state: SisaState, rows: np.ndarray, *, progress: loop.Listener | None
     kept = np.flatnonzero(~gone)
     state = dataclasses.replace(
         state,
-        examples=state.examples[jnp.asarray(kept)],
+        examples=state.examples.pick(kept),
         rows=state.rows[kept],
         shard=state.shard[kept],
         slice=state.slice[kept],
@@ -198,7 +199,7 @@ def unlearn(key: jax.Array, problem: Problem, settings: Sisa, *, progress: loop.
     """
     problem.validate()
     retain, forgotten = problem.retain, problem.forget
-    x, y = jnp.concatenate([retain.x, forgotten.x]), jnp.concatenate([retain.y, forgotten.y])
+    x, y = concatenate([retain.x, forgotten.x]), concatenate([retain.y, forgotten.y])
     state = assign(key, problem.model, Examples(x, y, retain.num_classes), settings, pipeline=problem.pipeline)
     rows = np.arange(len(retain), len(x))
     touched = len(np.unique(state.shard[rows])) / settings.shards

@@ -63,15 +63,15 @@ def test_boundary_takes_floating_images_as_they_are(linear):
 
 def test_boundary_expand_adds_a_class_and_drops_it(problem):
     x = problem.pipeline.clean(problem.forget.x)
-    shape = x.shape[1:]
-    variables = boundary.expand(KEY, BN, problem.original, shape)
-    before, after = BN.eval(problem.original, x), boundary.expanded(BN, shape).eval(variables, x)
+    image = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    variables = boundary.expand(KEY, BN, problem.original, image)
+    before, after = BN.eval(problem.original, x), boundary.expanded(BN, image).eval(variables, x)
     assert after.logits.shape == (32, CLASSES + 1)
     np.testing.assert_array_equal(after.logits[:, :CLASSES], before.logits)
     shadow = variables["params"]["shadow"]["kernel"]
     close(after.logits[:, CLASSES:], before.embedding @ shadow, atol=1e-5)
     scale = math.sqrt(2 / (WIDTH + CLASSES + 1))  # Xavier
-    wide = boundary.expanded(LINEAR, shape).init(KEY)["params"]["shadow"]["kernel"]
+    wide = boundary.expanded(LINEAR, image).init(KEY)["params"]["shadow"]["kernel"]
     assert float(jnp.std(wide)) == pytest.approx(math.sqrt(2 / (PIXELS + CLASSES + 1)), rel=0.1)
     assert 0.4 < float(jnp.std(shadow)) / scale < 1.6
     assert evaluate.outputs(unlearn("boundary:expand", problem), problem.forget.x).logits.shape == (32, CLASSES)

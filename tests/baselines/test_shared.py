@@ -8,6 +8,7 @@ import pytest
 
 from camu_jax import Camu, Problem, from_linen, loop, unlearn
 from camu_jax.methods.camu import ABLATIONS
+from camu_jax.rows import is_picked
 from camu_jax.training import train_step
 from tests.baselines.support import CLASSES, KEY, LINEAR, QUICK, quick, same, student, whole
 from tests.helpers import Normed, fresh
@@ -17,7 +18,7 @@ def test_ablations_remove_their_terms(linear, monkeypatch):
     heard = {}
 
     def run(step, state, *streams, key, **_):
-        batches = [jax.tree.map(lambda a: a[:32], stream.rows) for stream in streams]
+        batches = [jax.tree.map(lambda a: a[:32], stream.rows, is_leaf=is_picked) for stream in streams]
         heard[name] = set(jax.eval_shape(lambda *args: step(*args, key=key), state, *batches)[1])
         return state
 
@@ -50,7 +51,7 @@ def test_every_state_keeps_its_types(name, digits, monkeypatch):
     """Shapes, dtypes and weak types, also of a model in bfloat16: what `jax.lax.scan` asks of a carry."""
 
     def run(step, state, *streams, key, **_):
-        batches = [jax.tree.map(lambda a: a[:16], stream.rows) for stream in streams]
+        batches = [jax.tree.map(lambda a: a[:16], stream.rows, is_leaf=is_picked) for stream in streams]
         with jax.numpy_dtype_promotion("standard"):
             before = jax.eval_shape(lambda s: s, state)
             after = jax.eval_shape(lambda s: step(s, *batches, key=key)[0], state)
