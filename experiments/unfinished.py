@@ -2,9 +2,9 @@
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import jax
@@ -48,7 +48,7 @@ class _Unfinished:
 
     def __init__(self, folder: Path, seconds: float, span: machine.Span) -> None:
         self.folder, self.seconds, self.span = folder.absolute(), seconds, span
-        self.start = self.last = time.monotonic()
+        self.start = self.last = monotonic()
         self.earlier = 0.0  # seconds of work before this process
         self.waiting: dict[int, tuple[int, list[Raw]]] = {}
 
@@ -71,7 +71,7 @@ class _Unfinished:
 
     def keep(self, run: int, state: object, step: int, steps: int) -> None:
         """See `loop.Keeper`."""
-        now = time.monotonic()
+        now = monotonic()
         due = now - self.last >= self.seconds
         if due or step == steps:
             self.waiting[run] = (step, list(map(_raw, jax.tree.leaves(state))))
@@ -79,14 +79,14 @@ class _Unfinished:
             for number, (at, leaves) in self.waiting.items():
                 self._write(number, at, leaves)
             self.waiting.clear()
-            self.last = time.monotonic()
+            self.last = monotonic()
 
     def _write(self, run: int, step: int, leaves: list[Raw]) -> None:
         """Writes a state, all of it or nothing, and removes the one before."""
         import orbax.checkpoint.experimental.v1 as ocp
 
         folder = self.folder / str(run)
-        spent = self.earlier + time.monotonic() - self.start - self.span.compile_seconds
+        spent = self.earlier + monotonic() - self.start - self.span.compile_seconds
         folder.mkdir(parents=True, exist_ok=True)
         ocp.save(folder / str(step), {"state": leaves, "seconds": np.float64(spent)}, overwrite=True)
         for left in folder.iterdir():
