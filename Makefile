@@ -23,7 +23,7 @@ lint: setup
 
 setup: $(READY)
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml setup.py camu_jax/models/onednn.cc
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@case "$(JAX)" in cpu|cuda12) ;; *) echo "JAX is '$(JAX)'; allowed: cpu, cuda12" >&2; exit 2;; esac
 	@echo "installing into $(VENV) (JAX=$(JAX); JAX=cpu or JAX=cuda12 forces either) ..."
@@ -31,7 +31,8 @@ $(READY): requirements.txt pyproject.toml
 	@if [ "$(JAX)" = cpu ]; then sed 's/^jax\[cuda12\]/jax/' requirements.txt; else cat requirements.txt; fi > $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -c 'from camu_jax import models; models.missing() and print(f"note: {models.missing()}")'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) cache results checkpoints
+	rm -rf $(VENV) cache results checkpoints build camu_jax/models/_onednn.*.so

@@ -12,18 +12,22 @@ import contextvars
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from camu_jax import _validate, parallel
 from camu_jax.rows import in_host_memory, is_picked
 
 State = TypeVar("State")
 _SCAN = 64  # steps in one XLA program where the loop scans
+_SCAN_ON_CPU = 16  # as many as make the launch of a program cheap; a listener hears of each program
+_LIGHT = 120_000_000  # numbers that a step computes in about a hundredth of a second
 
 
 Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
@@ -164,8 +168,8 @@ def run(
       first_epoch: the number of the first of them, for a run that goes on with an earlier one's key.
       max_steps: stop after so many steps; None runs every epoch to its end.
       progress: is called after every step (after every chunk of steps where the loop scans).
-      scan: whether many steps are one XLA program. None scans on accelerators, where it removes launch gaps, and not
-        on the CPU, where XLA runs convolutions inside a loop ten times slower.
+      scan: whether many steps are one XLA program. None scans on accelerators, where it removes launch gaps, and on
+        the CPU small steps without convolutions of XLA, which take ten times as long inside a loop there.
       donate: whether the state's buffers are given away, which saves a copy; nothing else may use them.
 
     Returns:
@@ -178,7 +182,7 @@ def run(
     for i, stream in enumerate(streams):
         _validate.at_least(1, **{f"streams[{i}].batch_size": stream.batch_size, f"rows of streams[{i}]": len(stream)})
     sent = any(stream.in_host_memory for stream in streams)
-    scan = not sent and (not on_cpu() if scan is None else scan)
+    most = 1 if sent or scan is False else _SCAN if scan or not on_cpu() else None
     state = state if donate else jax.tree.map(jnp.copy, state)
     keep, state, restored = _restore(state)
 
@@ -192,8 +196,12 @@ def run(
             order = _order(jax.random.fold_in(order_key, i), stream, count)
             orders.append(np.asarray(order) if sent else order)  # rows in host memory are picked there
 
+        if most is None:
+            start, sizes = np.zeros(len(plans), np.int32), tuple(plan[0][1] for plan in plans)
+            traced = _single.trace(step, sizes, state, data, orders, start, np.int32(0), step_key)
+            most = _SCAN_ON_CPU if _is_light(traced.jaxpr.jaxpr) else 1
         left = count if max_steps is None else min(count, max(0, max_steps - epoch * count))
-        for first, last in _chunks([plan[:left] for plan in plans], _SCAN if scan else 1):
+        for first, last in _chunks([plan[:left] for plan in plans], most):
             if epoch * count + last <= restored:
                 continue
             sizes = tuple(plan[first][1] for plan in plans)
@@ -264,6 +272,23 @@ def _chunks(plans: list[list[tuple[int, int]]], most: int) -> list[tuple[int, in
         chunks.append((k, end))
         k = end
     return chunks
+
+
+def _is_light(jaxpr: core.Jaxpr) -> bool:
+    """Whether a step is small and holds no convolution of XLA."""
+    computed = 0
+    for equation in _equations(jaxpr):
+        if equation.primitive is jax.lax.conv_general_dilated_p:
+            return False
+        computed += sum(math.prod(getattr(out.aval, "shape", ())) for out in equation.outvars)
+    return computed < _LIGHT
+
+
+def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)
 
 
 def _gather(data: Any, orders: Any, start: Any, sizes: tuple[int, ...]) -> list[Any]:

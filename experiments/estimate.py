@@ -31,6 +31,8 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
         f"{', '.join(config.methods)}; seeds {', '.join(map(str, config.seeds))}; on {machine.device_name()} "
         f"({jax.default_backend()})"
     )
+    if advice := machine.advice():
+        console.warn(advice)
     if not todo:
         console.say(f"all {len(jobs)} results are in {config.out}; nothing to do")
         return

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from camu_jax import _validate, parallel
+from camu_jax import _validate, models, parallel
 from experiments import UsageError, store
 
 
@@ -251,6 +251,11 @@ def device_name() -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def advice() -> str | None:
+    """What would make this machine faster, if anything would."""
+    return models.missing() if jax.default_backend() == "cpu" else None
 
 
 def _revision() -> str | None:

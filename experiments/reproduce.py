@@ -156,6 +156,8 @@ def run(options: ReproduceOptions) -> int:
         plan += [(number, k) for k in todo]
         total += len(every)
     console.say(f"{len(plan)} of {total} results to make on {machine.device_name()}")
+    if advice := machine.advice():
+        console.warn(advice)
     if seconds:
         console.say(f"about {machine.words(seconds)} for one process; audits, relearning and compilation not counted")
 

@@ -2,13 +2,14 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from camu_jax import loop
+from camu_jax import loop, models
 from camu_jax.loop import Stream
 from tests.helpers import assert_close
 
@@ -190,6 +191,40 @@ def test_scanning_changes_nothing(key):
     assert_close(found[True], found[False])
     assert_close(losses[True], [losses[False][step - 1] for step, _ in losses[True]])
     assert float(jnp.abs(found[False][0] - jnp.arange(4.0)).max()) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("conv", "scans"),
+    [(None, True), (models.convolve, models.missing() is None), (jax.lax.conv_general_dilated, False)],
+    ids=["none", "ours", "xla"],
+)
+def test_small_steps_without_convolutions_of_xla_are_scanned_on_the_cpu(key, conv, scans):
+    layer = None if conv is None else nn.Conv(1, (3, 3), use_bias=False, conv_general_dilated=conv)
+
+    def step(kernel, x, *, key):
+        def loss(kernel):
+            y = x * kernel.sum() if layer is None else layer.apply({"params": {"kernel": kernel}}, x)
+            return (y**2).mean()
+
+        return kernel - 0.1 * jax.grad(loss)(kernel), {}
+
+    stream = Stream(jnp.asarray(np.random.default_rng(0).normal(size=(80, 4, 4, 1)), jnp.float32), 2)
+    kernel, heard = jnp.ones((3, 3, 1, 1)), []
+    found = loop.run(step, kernel, stream, key=key, epochs=1, progress=lambda progress: heard.append(progress.step))
+    assert heard == ([16, 32, *range(33, 41)] if scans else list(range(1, 41)))
+    assert_close(found, loop.run(step, kernel, stream, key=key, epochs=1, scan=False))
+
+
+def test_large_steps_are_not_scanned_on_the_cpu(key):
+    """So that a listener hears of them one by one."""
+
+    def step(total, batch, *, key):
+        return total + jnp.broadcast_to(batch, (loop._LIGHT,)).sum(), {}
+
+    heard = []
+    stream = Stream(jnp.ones(20), 1)
+    loop.run(step, jnp.zeros(()), stream, key=key, epochs=1, progress=lambda progress: heard.append(progress.step))
+    assert heard == list(range(1, 21))
 
 
 def test_the_first_state_survives_donation(key):

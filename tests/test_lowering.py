@@ -36,7 +36,8 @@ def test_lowered_for_other_platforms(name):
         for platform in ("cuda", "tpu", "cpu"):
             text = traced.lower(lowering_platforms=(platform,)).as_text()
             count[platform] = text.count("stablehlo.convolution")
-        assert count["cuda"] == count["tpu"] > 0 and count["cpu"] != count["cuda"]
+        assert count["cuda"] == count["tpu"] > 0
+        assert count["cpu"] == (count["cuda"] if models.missing() else 0)
 
 
 def test_the_backend_is_asked_for_by_loops_alone():

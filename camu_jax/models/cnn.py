@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 
 from camu_jax.model import Model, from_linen
-from camu_jax.models.convolution import conv_pool_twice
-from camu_jax.models.layers import ConvWeights, Linear
+from camu_jax.models.convolution import convolve
+from camu_jax.models.layers import Linear, max_pool, uniform
 from camu_jax.types import Outputs
 
 
@@ -25,11 +25,11 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Outputs:
-        first = ConvWeights(16 * self.width, name="Conv_0")(x.shape[-1])
-        second = ConvWeights(32 * self.width, name="Conv_1")(16 * self.width)
-        x, *weights = nn.dtypes.promote_dtype(x, *first, *second)  # as Flax's own layers do
-        maps = conv_pool_twice(x, tuple(weights[:2]), tuple(weights[2:]))
-        embedding = Linear(256 * self.width)(maps.reshape(x.shape[0], -1))
+        for features in (16 * self.width, 32 * self.width):
+            init = uniform(5 * 5 * x.shape[-1])
+            x = nn.Conv(features, (5, 5), kernel_init=init, bias_init=init, conv_general_dilated=convolve)(x)
+            x = nn.relu(max_pool(x))  # the same, with a quarter of the ReLUs
+        embedding = Linear(256 * self.width)(x.reshape(x.shape[0], -1))
         return Outputs(Linear(self.num_classes)(Linear(128 * self.width)(embedding)), embedding)
 
 

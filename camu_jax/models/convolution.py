@@ -1,108 +1,224 @@
-"""Convolutions whose form is chosen when they are lowered: XLA's own everywhere but on the CPU, faster ones there.
+"""Convolutions: oneDNN's in programs for one CPU device, XLA's in all others.
 
-The forms for the CPU are plain operations too (`camu_jax.models.cpu`), so every JAX transformation works on all of it.
+A convolution relates three arrays: images, kernel and output. Each is bilinear in the other two, backwards as well: the
+images' cotangent is made of kernel and output's, the kernel's of images and output's. So one primitive, which makes the
+third of the arrays, is all that differentiation needs, of any order. How it does is chosen when it is lowered.
 """
 
 import functools
-from collections.abc import Callable
+import importlib
+import math
+from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
-from camu_jax.models import cpu
-from camu_jax.models.layers import max_pool
+# The arrays, in the order in which the extension numbers them, and their last four axes; axes before these number
+# independent convolutions. Of N, I and O two arrays share each.
+_AXES = {"images": "NhwI", "kernel": "hwIO", "output": "NhwO"}
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_TARGET = "camu_jax_convolution"
 
-Weights = tuple[jax.Array, jax.Array]  # kernel [k, k, I, O] and bias [O]
-
-
-def _by_platform(*args: Any, default: Callable[..., jax.Array], fast: Callable[..., jax.Array]) -> jax.Array:
-    """`fast(*args)` in programs for the CPU, `default(*args)` in others; both compute the same. Within `jax.jit`."""
-    if jax.sharding.get_abstract_mesh().explicit_axes:
-        return default(*args)  # the fast forms do not tell how their reshaped arrays are sharded
-    # Differentiated as it is, the choice would be made in the forward pass alone. The backward pass of a jitted
-    # function would then hold a conditional, in which XLA runs convolutions on the CPU twenty times slower, and the
-    # forward pass would return what both forms keep for it. Behind `checkpoint` each pass starts from the arguments
-    # and chooses anew; what they compute twice within one program, XLA computes once.
-    choice = functools.partial(jax.lax.platform_dependent, default=default, cpu=fast)
-    return jax.checkpoint(choice, prevent_cse=False)(*args)
+_convolution = Primitive("convolution")
 
 
-def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, on the CPU in pieces or as products where that is faster (bench/NOTES.md).
-
-    For `flax.linen.Conv(conv_general_dilated=convolve)` without groups and dilation.
-    """
-    if not isinstance(padding, str):
-        padding = tuple(map(tuple, padding))
-    return _convolve(x, kernel, tuple(strides), padding, tuple(options.items()))
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))  # so that calls outside of a jitted function are fast as well
-def _convolve(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, options: tuple[Any, ...]
-) -> jax.Array:
-    def default(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **dict(options))
-
-    fast = _fast(x, kernel, strides, padding, default)
-    return default(x, kernel) if fast is None else _by_platform(x, kernel, default=default, fast=fast)
-
-
-def _fast(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], padding: Any, default: Callable[..., Any]
-) -> Callable[..., jax.Array] | None:
-    """The fastest form on the CPU, of those that were measured; None is the convolution itself."""
-    side, channels = kernel.shape[0], min(kernel.shape[2:])
-    even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-    same = kernel.shape[1] == side and padding == ((side // 2, side // 2),) * 2
-    if x.dtype not in (jnp.float32, jnp.float64) or not even or not same:
-        return None
-    if (side, strides) == (3, (1, 1)):
-        return cpu.conv3x3 if channels >= 128 else functools.partial(cpu.in_pieces, default)
-    if (side, strides) == (3, (2, 2)) and channels >= 32:
-        return cpu.conv3x3_stride2
-    if (side, strides) == (1, (2, 2)) and channels >= 32:
-        return cpu.conv1x1_stride2
+@functools.cache
+def missing() -> str | None:
+    """Why convolutions on a CPU are XLA's here, and how to get oneDNN's, in one line; None where they are oneDNN's."""
+    try:
+        extension = importlib.import_module("camu_jax.models._onednn")  # on first use, as it loads a large library
+        jax.ffi.register_ffi_target(_TARGET, extension.convolve, platform="cpu")
+    except (ImportError, RuntimeError) as error:  # not built, without its library, or built for another jaxlib
+        reason = " ".join(str(error).split())
+        return (
+            f"oneDNN's convolutions are not there ({reason}), and on a CPU XLA's take up to three times as long; "
+            "`make setup` builds them on x86-64 Linux with g++"
+        )
     return None
 
 
-@functools.partial(jax.jit, inline=True)  # as a call of its own within a step XLA orders it worse: 14 ms for 11
-def conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
-    """Two times a convolution that keeps the size, 2x2 max pooling, bias and ReLU.
+def convolve(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    dimension_numbers: Any = _LAYOUT,
+    precision: Any = None,
+    **options: Any,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, in float32 programs for one CPU device by oneDNN.
 
-    On the CPU piece by piece through both layers (bench/NOTES.md).
+    For `flax.linen.Conv(conv_general_dilated=convolve)`. What oneDNN is not asked for (other types and layouts,
+    dilation, groups) is XLA's everywhere.
 
     Args:
-      x: `[B, H, W, I]`.
-      first: kernel `[k, k, I, M]`, k odd, and bias `[M]`.
-      second: kernel `[k, k, M, O]` and bias `[O]`.
+      images: `[N, H, W, I]`.
+      kernel: `[KH, KW, I, O]`.
+      strides: along both sides.
+      padding: zeros before and behind both sides, or `SAME` or `VALID`.
+      dimension_numbers: XLA's.
+      precision: XLA's.
+      **options: XLA's.
 
     Returns:
-      `[B, H/4, W/4, O]`.
+      `[N, OH, OW, O]`.
+
+    Raises:
+      TypeError, ValueError: as XLA's.
     """
-    return _by_platform(x, first, second, default=_conv_pool_twice, fast=_conv_pool_twice_in_pieces)
+
+    def xla(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            images, kernel, strides, padding, dimension_numbers=dimension_numbers, precision=precision, **options
+        )
+
+    out = jax.eval_shape(xla, images, kernel)  # raises XLA's own errors
+    if not _is_plain(images, kernel, padding, dimension_numbers, options) or missing() is not None:
+        return xla(images, kernel)
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
+    return _third(
+        {"images": images, "kernel": kernel},
+        sides=out.shape[1:3],
+        window_strides=tuple(strides),
+        padding=tuple((int(low), int(high)) for low, high in padding),
+        precision=precision or jax.config.values["jax_default_matmul_precision"],
+    )
 
 
-def _conv_pool_twice(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
-    for kernel, bias in (first, second):
-        x = max_pool(_same_size(x, kernel))
-        x = nn.relu(x + bias.reshape(1, 1, 1, -1))
-    return x
+def _is_plain(
+    images: jax.Array, kernel: jax.Array, padding: Any, dimension_numbers: Any, options: dict[str, Any]
+) -> bool:
+    numbers, plain = (
+        jax.lax.conv_dimension_numbers(images.shape, kernel.shape, layout) for layout in (dimension_numbers, _LAYOUT)
+    )
+    return (
+        images.ndim == 4
+        and numbers == plain
+        and images.dtype == kernel.dtype == jnp.float32
+        and (isinstance(padding, str) or np.min(padding) >= 0)
+        and all(value is None or np.all(np.asarray(value) == 1) for value in options.values())  # dilations, groups
+        and _on_one_device()
+    )
 
 
-def _same_size(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _on_one_device() -> bool:
+    """Whether what is traced runs on one device, as far as the active mesh tells, or is what each of several does."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return set(mesh.manual_axes) == set(mesh.axis_names) or (mesh.size <= 1 and not mesh.explicit_axes)
 
 
-def _conv_pool_twice_in_pieces(x: jax.Array, first: Weights, second: Weights) -> jax.Array:
-    """The same; the first convolution and its pooling are one product."""
-    (kernel, bias), (second_kernel, second_bias) = first, second
-    weights = cpu.window_weights(kernel)
+def _third(given: dict[str, jax.Array], **params: Any) -> jax.Array:
+    """The one of the three arrays that is not given; `sides` are its height and width."""
+    (wanted,) = _AXES.keys() - given.keys()
+    first, second = _varying_alike(*(given[name] for name in _others(wanted)))
+    out: jax.Array = _convolution.bind(first, second, wanted=wanted, **params)
+    return out
 
-    def of_windows(windows: jax.Array) -> jax.Array:
-        y = nn.relu(cpu.pool_products(windows, weights) + bias.reshape(1, 1, 1, -1))
-        return nn.relu(max_pool(_same_size(y, second_kernel)) + second_bias.reshape(1, 1, 1, -1))
 
-    return cpu.in_pieces(of_windows, cpu.pool_windows(x, kernel.shape[0]))
+def _others(wanted: str) -> list[str]:
+    """What an array is made of, in order."""
+    return [name for name in _AXES if name != wanted]
+
+
+def _varying_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """Within `shard_map`: each varying over the mesh axes that any of them varies over."""
+    types = [getattr(jax.typeof(a), "manual_axis_type", jax.typeof(a)) for a in arrays]
+    axes = [frozenset(getattr(kind, "varying", getattr(kind, "vma", ()))) for kind in types]
+    new = [tuple(frozenset().union(*axes) - own) for own in axes]
+    return [jax.lax.pcast(a, names, to="varying") if names else a for a, names in zip(arrays, new, strict=True)]
+
+
+def _type(first: Any, second: Any, *, wanted: str, sides: tuple[int, int], **_: Any) -> Any:
+    """The type of the array that is made of two others, from theirs."""
+    sizes = dict(zip("hw", sides, strict=True))
+    for name, operand in zip(_others(wanted), (first, second), strict=True):
+        sizes |= {axis: n for axis, n in zip(_AXES[name], operand.shape[-4:], strict=True) if axis.isupper()}
+    return first.update(shape=(*first.shape[:-4], *(sizes[axis] for axis in _AXES[wanted])))
+
+
+def _xla(first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
+    """The array that is made of two others, by XLA."""
+    if first.ndim > 4:
+        return jax.vmap(lambda first, second: _xla(first, second, **params))(first, second)
+    wanted, sides = params.pop("wanted"), params.pop("sides")
+    given = dict(zip(_others(wanted), (first, second), strict=True))
+
+    def output(array: jax.Array) -> jax.Array:
+        images, kernel = (given.get(name, array) for name in ("images", "kernel"))
+        return jax.lax.conv_general_dilated(images, kernel, **params, dimension_numbers=_LAYOUT)
+
+    if wanted == "output":
+        return output(first)
+    like = _type(jax.typeof(first), second, wanted=wanted, sides=sides)
+    (array,) = jax.linear_transpose(output, like)(given["output"])
+    return array
+
+
+_by_xla = mlir.lower_fun(_xla, multiple_results=False)
+
+
+def _by_onednn(context: Any, first: Any, second: Any, **params: Any) -> Any:
+    """Lowers to the extension in a program for one device, or in what each of several does by itself."""
+    devices = context.module_context.axis_context
+    if hasattr(devices, "manual_axes"):
+        alone = devices.manual_axes == frozenset(devices.mesh.axis_names)
+    else:
+        alone = getattr(devices, "num_devices", None) == 1
+    if not alone:
+        return _by_xla(context, first, second, **params)
+    attributes = {
+        "wanted": np.int64(list(_AXES).index(params["wanted"])),
+        "strides": np.array(params["window_strides"], np.int64),
+        "padding": np.array(params["padding"], np.int64).ravel(),
+    }
+    return jax.ffi.ffi_lowering(_TARGET)(context, first, second, **attributes)
+
+
+def _transpose(place: int, cotangent: jax.Array, *operands: Any, wanted: str, sides: Any, **params: Any) -> jax.Array:
+    """The cotangent of the first or second operand."""
+    names = _others(wanted)
+    axes, shape = _AXES[names[place]], operands[place].aval.shape
+    sides = tuple(shape[axes.index(side) - 4] for side in "hw")
+    return _third({wanted: cotangent, names[1 - place]: operands[1 - place]}, sides=sides, **params)
+
+
+def _batch(operands: Sequence[jax.Array], batch_axes: Sequence[int | None], **params: Any) -> tuple[jax.Array, int]:
+    """A batch of both operands is a leading axis; that of one joins an axis that this one shares with the result."""
+    batched = [place for place, axis in enumerate(batch_axes) if axis is not None]
+    moved = list(operands)
+    if len(batched) == 2:
+        moved = [jnp.moveaxis(a, axis or 0, 0) for a, axis in zip(operands, batch_axes, strict=True)]
+        return _convolution.bind(*moved, **params), 0
+    (place,), wanted = batched, params["wanted"]
+    axes = _AXES[_others(wanted)[place]]
+    (shared,) = set("NIO").intersection(axes, _AXES[wanted])
+    at = operands[place].ndim - 5 + axes.index(shared)
+    x = jnp.moveaxis(operands[place], batch_axes[place] or 0, at)
+    split = x.shape[at : at + 2]
+    moved[place] = x.reshape(*x.shape[:at], math.prod(split), *x.shape[at + 2 :])
+    out = _convolution.bind(*moved, **params)
+    at = out.ndim - 4 + _AXES[wanted].index(shared)
+    return out.reshape(*out.shape[:at], *split, *out.shape[at + 1 :]), at
+
+
+@functools.partial(jax.jit, static_argnames="params")
+def _call(first: jax.Array, second: jax.Array, params: tuple[tuple[str, Any], ...]) -> jax.Array:
+    return _convolution.bind(first, second, **dict(params))
+
+
+@_convolution.def_impl
+def _call_now(first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
+    with jax.disable_jit(False):
+        return _call(first, second, tuple(params.items()))
+
+
+_convolution.def_abstract_eval(_type)
+ad.defbilinear(_convolution, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
+batching.primitive_batchers[_convolution] = _batch
+mlir.register_lowering(_convolution, _by_xla)
+mlir.register_lowering(_convolution, _by_onednn, platform="cpu")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 
-def _uniform(fan_in: int) -> nn.initializers.Initializer:
+def uniform(fan_in: int) -> nn.initializers.Initializer:
     """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for weights and biases of linear and convolution layers."""
     bound = 1 / math.sqrt(fan_in)
 
@@ -27,27 +27,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = _uniform(x.shape[-1])
+        init = uniform(x.shape[-1])
         return nn.Dense(self.features, kernel_init=init, bias_init=init)(x)
-
-
-class ConvWeights(nn.Module):
-    """The weights of a convolution, for `camu_jax.models.convolution`.
-
-    Attributes:
-      features: output channels.
-      size: side of the kernel.
-    """
-
-    features: int
-    size: int = 5
-
-    @nn.compact
-    def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
-        """Kernel `[size, size, channels, features]` and bias `[features]`."""
-        shape = (self.size, self.size, channels, self.features)
-        init = _uniform(math.prod(shape[:-1]))
-        return self.param("kernel", init, shape), self.param("bias", init, (self.features,))
 
 
 def max_pool(x: jax.Array) -> jax.Array:
