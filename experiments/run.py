@@ -56,7 +56,7 @@ def run(options: RunConfig) -> int:
     pieces = [audit.piece(job) for job in jobs]
     estimate.announce(jobs, [piece.subject for piece in pieces if piece.todo()])
     grid.run(pieces)
-    failed = {str(job): result["failed"] for job in jobs if (result := job.read()) and "failed" in result}
+    failed = {str(job): reason for job in jobs if (reason := job.failure())}
     if machine.primary():
         print_table(jobs)
     for job, reason in failed.items():
