@@ -42,7 +42,7 @@ def make(jobs: Sequence[Job]) -> None:
     for job in jobs:
         for name in lacking(job):
             add(job, name)
-        if job.experiment.config.audit and _failed(job):
+        if job.experiment.config.audit and job.failure():
             console.say(f"{job}: not audited, as it failed")
 
 
@@ -50,14 +50,9 @@ def lacking(job: Job) -> list[AuditName]:
     """The wanted audits that the result lacks, or has with other settings; none of a model that failed."""
     config = job.experiment.config
     made = (job.read() or {}).get("audits", {})
-    if _failed(job):
+    if job.failure():
         return []
     return [n for n in config.audit if n not in made or made[n]["settings"] != plain(config.audits)]
-
-
-def _failed(job: Job) -> bool:
-    """Whether there is a result, of a model that is of no use."""
-    return "failed" in (job.read() or {})
 
 
 def add(job: Job, name: AuditName) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 import camu_jax
 from camu_jax import Examples, Predictor, Variables, _validate, checkpoint, data, evaluate, loop, splits
+from camu_jax.audits import attack
 from experiments import UsageError, console, keys, machine, store, unfinished
 from experiments.config import Common, Config
 from experiments.tasks import Task, parse_task
@@ -137,6 +138,8 @@ def open_experiment(config: Config) -> Experiment:
             held = splits.random_rows(keys.validation(config.original_seed), len(train), config.validation)
             test, train = splits.split(train, held)
         task.split(keys.split(config.seeds[0]), train)
+        if "paper" in config.audit:
+            attack.comparable(test, task.classes)
     except data.DataError:
         raise
     except ValueError as error:

@@ -107,6 +107,10 @@ class Job:
             raise UsageError(f"{where} was made from other settings ({changed}); give another --out, or move it away")
         return found
 
+    def failure(self) -> str | None:
+        """Why the method has destroyed the model, where there is a result that says so."""
+        return (self.read() or {}).get("failed")
+
     def kept(self) -> Predictor | None:
         """The unlearned model of an earlier command, None where it was not kept; a damaged one is set aside."""
         where = self._model_path

@@ -151,7 +151,9 @@ def run(options: ReproduceOptions) -> int:
         todo = [k for k, piece in enumerate(every) if piece.todo()]
         if todo:
             prepare_folders(configs[number])
-        unmade = [job for job in jobs_of(experiment) if job.read() is None]
+        jobs = jobs_of(experiment)
+        failed += _failures(part, jobs)
+        unmade = [job for job in jobs if job.read() is None]
         seconds += estimate.estimate(unmade).seconds if first == 0 else 0.0
         plan += [(number, k) for k in todo]
         total += len(every)
@@ -177,6 +179,7 @@ def run(options: ReproduceOptions) -> int:
                     partners = piece.partners(every)
                     ours = [p for p in partners if claimed.enter_context(store.claim(p.path, wait=False))]
                     grid.make([piece, *ours])
+                    failed += _failures(chosen[number], [p.subject for p in (piece, *ours)])
                 done += 1
                 _error_file(piece.path).unlink(missing_ok=True)
             except Exception as error:  # whatever it was, the other results are made
@@ -184,10 +187,16 @@ def run(options: ReproduceOptions) -> int:
                 what = f"{chosen[number].dataset}, {chosen[number].task}, {piece.subject}"
                 failed.append(f"{what}: {type(error).__name__}: {error}; see {_error_file(piece.path)}")
                 console.fail(failed[-1])
+    failed = list(dict.fromkeys(failed))  # a job comes again with its curve
     console.say(f"{done} results are there, {held} are made by other workers, {len(failed)} failed")
     for text in failed:
         console.fail(text)
     return 1 if failed else 0
+
+
+def _failures(part: Part, jobs: Sequence[Job]) -> list[str]:
+    """A line for each job whose method has destroyed its model."""
+    return [f"{part.dataset}, {part.task}, {job} failed: {why}" for job in jobs if (why := job.failure())]
 
 
 def _error_file(path: Path) -> Path:

@@ -56,7 +56,7 @@ def run(options: RunConfig) -> int:
     pieces = [audit.piece(job) for job in jobs]
     estimate.announce(jobs, [piece.subject for piece in pieces if piece.todo()])
     grid.run(pieces)
-    failed = {str(job): result["failed"] for job in jobs if (result := job.read()) and "failed" in result}
+    failed = {str(job): reason for job in jobs if (reason := job.failure())}
     if machine.primary():
         print_table(jobs)
     for job, reason in failed.items():
@@ -71,16 +71,17 @@ def print_table(jobs: Sequence[Job]) -> None:
     every = [r for of_seeds in results.values() for r in of_seeds]
     sound = [r for r in every if "failed" not in r] or every  # those that failed have no audit
     metrics = [m for m in console.METRICS if all(m in r["metrics"] for r in sound)]
-    with_paper = options.limit is None and not options.validation  # the paper's figures are of the whole data set
+    whole = options.limit is None and not options.validation  # as the paper's figures are
+    printed = {
+        (method, metric): paper.value(options.dataset, task, method, metric) if whole else None
+        for method in results
+        for metric in (*metrics, "seconds")
+    }
+    with_paper = any(figure is not None for figure in printed.values())
     seeds = max(len(of_seeds) for of_seeds in results.values())
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
     console.say(f"\n{options.dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}")
-    printed = {
-        (method, metric): paper.value(options.dataset, task, method, metric) if with_paper else None
-        for method in results
-        for metric in (*metrics, "seconds")
-    }
     Console(width=max(console.console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))
 
 

@@ -190,14 +190,15 @@ def read(where: Path) -> Result | None:
     """Reads a result; None where there is none.
 
     Raises:
-      DamagedResult: the file cannot be read, was changed since it was written, or is not a result.
+      DamagedResult: the file is not a result, or was changed since it was written.
+      OSError: the file cannot be read, which says nothing of what it holds.
     """
     try:
         found: Json = json.loads(where.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedResult(f"{where} cannot be read ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedResult(f"{where} is not JSON ({error})") from None
     try:
         result = msgspec.convert(found, Result)
         digest = _digest(found)

@@ -138,6 +138,13 @@ def test_a_failing_result_is_noted_and_the_others_are_made(folders, tmp_path, ca
     assert "2 of 4 results" in capsys.readouterr().out and not list(folder.rglob("*.error.txt"))
 
 
+def test_a_class_that_the_test_set_lacks_is_refused_before_any_work(folders, tmp_path, capsys):
+    """Of the first 16 test digits, the last 10 are compared with: there is no 2 among them."""
+    assert run.main(["--dataset=tiny", "--limit=16", "--task=class2", "--audit=paper", *folders]) == 2
+    assert "no example of the classes (2,) among its last 10" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.json")) and not list((tmp_path / "originals").glob("tiny*"))
+
+
 def test_tuning_ranks_what_was_tried_on_held_out_examples(folders, capsys):
     flags = ["--dataset=tiny", "--limit=200", "--validation=50", "--original.epochs=1", "--methods=unroll", *folders]
     assert tune.main([*flags, "--grid", "unroll.sigma=0.001,0.01"]) == 0

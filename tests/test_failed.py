@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from camu_jax import Examples, Predictor, evaluate
-from experiments import store
+from experiments import reproduce, store
 from experiments.run import main
 
 from .helpers import IMAGE, PLAIN, fresh
@@ -61,3 +61,21 @@ def test_a_destroyed_model_is_marked_and_the_others_are_made(setting, tmp_path, 
     }
     assert "failed" in results[method] and "audits" not in results[method]
     assert "failed" not in results["retrain"] and "M" in results["retrain"]["metrics"]
+
+
+def test_the_whole_paper_goes_on_and_says_so(tmp_path, cache, capsys):
+    folders = [f"--out={tmp_path / 'out'}", f"--checkpoint_dir={tmp_path / 'originals'}", f"--cache_dir={cache}"]
+    part = ["--datasets=tiny", "--limit=400", "--tables=2", "--methods", "neggrad", "unroll", "--seeds=0", *folders]
+    part += ["--figures", "--set", "original.epochs=4", "neggrad.learning_rate=1e38"]
+    for made in ("2 of 2 results to make", "0 of 2 results to make"):
+        assert reproduce.main(part) == 1
+        said = capsys.readouterr()
+        assert made in said.out and "1 failed" in said.out
+        assert "tiny, data10, neggrad, seed 0 failed: its parameters are not finite" in said.err
+
+
+def test_a_result_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    """The disk's fault says nothing of the file, which stays where it is."""
+    (tmp_path / "seed0.json").mkdir()
+    with pytest.raises(OSError):
+        store.read(tmp_path / "seed0.json")

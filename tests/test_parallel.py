@@ -162,7 +162,7 @@ def test_hosts_that_are_not_there(monkeypatch, capsys):
 @pytest.mark.parametrize("platform", ["nonsense", "cuda"])
 def test_a_platform_that_is_not_here(tmp_path, platform):
     if platform == jax.default_backend() or importlib.util.find_spec("jax_cuda12_plugin"):
-        pytest.skip("it is here")
+        pytest.skip("a machine with CUDA has this platform")
     folders = [f"--out={tmp_path / 'o'}", f"--checkpoint_dir={tmp_path / 'c'}", f"--cache_dir={tmp_path / 'cache'}"]
     command = [sys.executable, str(REPO / "experiments" / "run.py"), "--dataset=tiny", *folders]
     done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": platform}, capture_output=True, text=True)

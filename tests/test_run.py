@@ -48,6 +48,13 @@ def test_one_command_trains_unlearns_measures_and_prints(folders, tmp_path, caps
     assert result["seconds"] > 0 and result["settings"]["camu"]["epochs"] == 1 and "jax" in result["versions"]
 
 
+def test_the_heading_names_the_papers_figure_only_where_there_is_one(folders, capsys):
+    """The whole of tiny, which the paper does not have."""
+    flags = ["--seeds=0", "--methods=camu", "--original.epochs=1", "--camu.epochs=1"]
+    assert main(["--dataset=tiny", *flags, *folders]) == 0
+    assert "\ntiny, data10: percent, one seed\n" in capsys.readouterr().out
+
+
 def test_a_class_task_also_measures_the_classes(folders, tmp_path):
     assert run("--task=class0,1", "--methods=camu", *folders) == 0
     result = json.loads(result_files(tmp_path)[0].read_text())

@@ -16,7 +16,6 @@ from camu_jax.problem import Predictor, Problem
 from camu_jax.types import Examples
 
 _FOLDS = 10  # of the loss attack's cross-validation
-_LEAST = 5  # test examples that the paper's attack needs, to learn from some and to be scored on others
 _SIGNALS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "loss": signals.loss,
     "entropy": lambda logits, y: signals.entropy(logits),
@@ -63,18 +62,10 @@ def audit(
     rows_key, paper_key, loss_key = jax.random.split(key, 3)
 
     # Of the first test examples the attacker learns what non-members look like; the others stand beside the forget set.
-    rows, compared = None, np.arange(len(test))
-    if len(test) >= _LEAST:
+    compared = comparable(test, classes)
+    rows = None
+    if len(test) >= membership.LEAST:
         rows = membership.paper_rows(rows_key, len(problem.forget), len(problem.retain), len(test))
-        compared = compared[len(rows.nonmember) :]
-    candidates = len(compared)
-    if len(classes):
-        compared = compared[np.isin(np.asarray(test.y)[compared], list(classes))]
-    if not len(compared):
-        raise ValueError(
-            f"test has no example of the classes {tuple(classes)} among its last {candidates}; "
-            "allowed: a test set with examples to compare the forget set with"
-        )
 
     def figures(said: _Said) -> dict[str, Estimate]:
         found = _paper(paper_key, said, rows, compared) if rows is not None else {}
@@ -89,6 +80,31 @@ def audit(
         distance = divergence.jensen_shannon(said.forget, reference.forget)
         found["js_forget"] = estimates.mean(distance, lowest=0.0, highest=math.log(2))
     return Evidence(found, _notes(found, len(problem.forget), len(compared)))
+
+
+def comparable(test: Examples, classes: Sequence[int] = ()) -> np.ndarray:
+    """The test examples that `audit` compares the forget set with; call it before work that is to be audited.
+
+    Args:
+      test: as for `audit`.
+      classes: as for `audit`.
+
+    Returns:
+      Row numbers, `[K]`.
+
+    Raises:
+      ValueError: there is none.
+    """
+    first = membership.learned(len(test)) if len(test) >= membership.LEAST else 0
+    compared = np.arange(first, len(test))
+    if len(classes):
+        compared = compared[np.isin(np.asarray(test.y)[compared], list(classes))]
+    if not len(compared):
+        raise ValueError(
+            f"test has no example of the classes {tuple(classes)} among its last {len(test) - first}; "
+            "allowed: a test set with examples to compare the forget set with"
+        )
+    return compared
 
 
 def _check(problem: Problem, test: Examples) -> None:
@@ -166,7 +182,7 @@ def _notes(found: dict[str, Estimate], forget: int, compared: int) -> tuple[str,
     if "M" not in found:
         notes.append(
             "M, balanced_accuracy, auc, tpr_at_1_fpr and forget_as_member are left out: the paper's attack needs "
-            f"{_LEAST} test examples."
+            f"{membership.LEAST} test examples."
         )
     if "loss_attack" not in found:
         notes.append("loss_attack is left out: it needs 2 forget and 2 test examples.")

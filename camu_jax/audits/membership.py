@@ -9,6 +9,9 @@ from camu_jax import _validate
 from camu_jax.audits import estimates
 from camu_jax.audits.estimates import Estimate
 
+LEAST = 5
+"""Test examples that the paper's attack needs, to learn from some and to be scored on others."""
+
 
 class Rows(NamedTuple):
     """Whom the paper's attack learns from and is scored on; row numbers.
@@ -22,6 +25,16 @@ class Rows(NamedTuple):
     member: np.ndarray
     nonmember: np.ndarray
     unseen: np.ndarray
+
+
+def learned(test: int) -> int:
+    """Of how many test examples, the first ones, the paper's attack learns what non-members look like.
+
+    Raises:
+      ValueError: there are too few to be scored on others.
+    """
+    _validate.at_least(LEAST, test=test)
+    return min(4000, 2 * test // 5)
 
 
 def paper_rows(key: jax.Array, forget: int, retain: int, test: int) -> Rows:
@@ -44,8 +57,7 @@ def paper_rows(key: jax.Array, forget: int, retain: int, test: int) -> Rows:
       ValueError: a set is too small.
     """
     _validate.at_least(1, forget=forget, retain=retain)
-    _validate.at_least(5, test=test)
-    first = min(4000, 2 * test // 5)
+    first = learned(test)
     members = np.asarray(jax.random.permutation(key, retain)[:first])
     unseen = np.arange(first, min(test, first + 32 * -(-forget // 32)))
     return Rows(members, np.arange(first), unseen)

@@ -68,7 +68,7 @@ def load(out: Path) -> Found:
                 continue
             if kind and not _is_curve(result.get("curve")):
                 raise store.DamagedResult(f"{file} holds no curve")
-        except store.DamagedResult as error:
+        except (store.DamagedResult, OSError) as error:
             damaged.append(str(error))
             continue
         dataset, task, method = file.parts[-4:-1]
