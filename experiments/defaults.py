@@ -10,6 +10,7 @@ from camu_jax.model import in_bfloat16
 from camu_jax.models.resnet import Stem
 
 Preset = Literal["reference", "paper"]
+_WIDEST = 4096  # beyond it no memory holds the CNN's or ResNet-18's weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class ModelSettings:
     """Arithmetic of the forward and backward pass; parameters and losses are float32 in both."""
 
     def __post_init__(self) -> None:
-        if self.width is not None and self.width < 1:
-            raise ValueError(f"model.width is {self.width}; allowed: 1 or more")
+        if self.width is not None and not 1 <= self.width <= _WIDEST:
+            raise ValueError(f"model.width is {self.width}; allowed: 1 to {_WIDEST}")
 
     def build(self, num_classes: int, image_shape: tuple[int, ...]) -> Model:
         """The model for images of a shape."""

@@ -114,7 +114,8 @@ def test_no_more_is_lost_than_the_interval(tmp_path, monkeypatch):
     monkeypatch.setattr(unfinished, "monotonic", lambda: float(next(now)))
 
     def work(progress):
-        return loop.run(count, jnp.zeros(()), loop.Stream(jnp.arange(40.0), 1), key=KEY, epochs=1, progress=progress)
+        stream = loop.Stream(jnp.arange(40.0), 1)
+        return loop.run(count, jnp.zeros(()), stream, key=KEY, epochs=1, progress=progress, scan=False)
 
     with pytest.raises(Killed), unfinished.kept(tmp_path / "run", 5 / 60):
         work(killed_at(23))
