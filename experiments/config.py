@@ -139,7 +139,7 @@ def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:
 
 def with_defaults(chosen: Config, config: C) -> C:
     """A config with the data set, the task and the preset of another one, and their settings."""
-    found = defaults(chosen.dataset, kind_of(chosen.task) == "class", chosen.preset)
+    found = defaults(chosen.dataset, chosen.task, chosen.preset)
     same = {name: getattr(chosen, name) for name in ("dataset", "task", "preset")}
     return dataclasses.replace(config, **same, **found._asdict())
 

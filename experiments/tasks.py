@@ -66,6 +66,12 @@ def kind_of(text: str) -> Kind:
     return "class" if text.startswith("class") else "indices" if text.startswith("indices:") else "data"
 
 
+def percent_of(text: str) -> int | None:
+    """P of a `dataP` task with P from 1 to 90; None for every other task."""
+    match = re.fullmatch("data0*([1-9][0-9]?)", text)
+    return int(match[1]) if match and int(match[1]) <= 90 else None
+
+
 def parse_task(text: str, num_classes: int, num_examples: int) -> Task:
     """Reads a task and checks it against the data set.
 

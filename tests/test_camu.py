@@ -328,17 +328,19 @@ def test_paper_is_the_text():
 
 @pytest.mark.parametrize("preset", ["reference", "paper"])
 @pytest.mark.parametrize(
-    ("dataset", "kind", "epochs", "ce", "kl", "repeat"),
+    ("dataset", "task", "epochs", "ce", "kl", "repeat"),
     [
-        ("digit", "data", 10, 5e-4, 4e-4, 1),
-        ("fashion", "class", 2, 1e-3, 4e-4, 1),
-        ("c10", "data", 10, 1e-4, 1e-5, 1),
-        ("c10", "class", 2, 5e-5, 1e-5, 1),
-        ("c100", "class", 2, 5e-5, 1e-5, 10),
+        ("digit", "data10", 10, 5e-4, 4e-4, 1),
+        ("fashion", "class0", 2, 1e-3, 4e-4, 1),
+        ("c10", "data10", 10, 1e-4, 1e-5, 1),
+        ("c10", "class0", 2, 5e-5, 1e-5, 1),
+        ("c100", "class0", 2, 5e-5, 1e-5, 10),
+        *(("digit", f"data{p}", epochs, 5e-4, 4e-4, 1) for p, epochs in [(1, 10), (15, 7), (20, 5), (30, 3), (90, 1)]),
+        ("digit", "indices:rows.txt", 10, 5e-4, 4e-4, 1),
     ],
 )
-def test_the_authors_table_of_settings(dataset, kind, epochs, ce, kl, repeat, preset):
-    found = defaults(dataset, kind == "class", preset).settings["camu"]
+def test_the_authors_table_of_settings(dataset, task, epochs, ce, kl, repeat, preset):
+    found = defaults(dataset, task, preset).settings["camu"]
     expected = dict(epochs=epochs, ce_learning_rate=ce, kl_learning_rate=kl, repeat=repeat)
     assert found == getattr(Camu, preset)(**expected)
 

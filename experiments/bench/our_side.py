@@ -68,7 +68,7 @@ class Side:
     def prepare(self, work: Work, path: str) -> Prepared:
         """Builds the benchmark, compiles it, and writes data and initial variables for PyTorch to `path`."""
         train, test = _load(work)
-        chosen = defaults("digit" if work.architecture == "cnn" else "c10", False, "reference")
+        chosen = defaults("digit" if work.architecture == "cnn" else "c10", "data10", "reference")
         pipeline = chosen.pipeline
         shape = train.x.shape[1:]
         model = chosen.model.build(train.num_classes, shape)
@@ -277,7 +277,7 @@ _MAKE = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evalu
 
 def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
     train, _ = _load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
-    chosen = defaults("digit" if architecture == "cnn" else "c10", False, "reference")
+    chosen = defaults("digit" if architecture == "cnn" else "c10", "data10", "reference")
     model = chosen.model.build(10, train.x.shape[1:])
     settings = _camu_settings(chosen)
     rates = [chosen.original.learning_rate, settings.kl_learning_rate, settings.ce_learning_rate]
