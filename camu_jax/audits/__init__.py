@@ -9,7 +9,7 @@ says that this attack found nothing, not that there is nothing. Where the interv
 much. Only retraining and SISA forget by construction.
 """
 
-from camu_jax.audits import divergence, estimates, lira, membership, population, relearning, signals
+from camu_jax.audits import divergence, estimates, lira, membership, population, relearning, signals, verdicts
 from camu_jax.audits.attack import audit
 from camu_jax.audits.estimates import Estimate, Evidence
 
@@ -24,4 +24,5 @@ __all__ = [
     "population",
     "relearning",
     "signals",
+    "verdicts",
 ]
