@@ -68,7 +68,7 @@ class Side:
 
     def prepare(self, work: Work, path: str = "") -> Prepared:
         """Builds the benchmark, compiles it, and writes data and initial variables for PyTorch to `path`, if any."""
-        train, test = _load(work)
+        train, test = load(work)
         chosen = defaults("digit" if work.architecture == "cnn" else "c10", "data10", "reference")
         pipeline = chosen.pipeline
         shape = train.x.shape[1:]
@@ -124,8 +124,7 @@ class Side:
 
     def check(self, architecture: str, dtype: str, size: int, start: str, out: str) -> None:
         """Writes a state and a batch to `start`, what one training step and one CaMU update make of it to `out`."""
-        jax.config.update("jax_default_matmul_precision", "highest")
-        with jax.enable_x64(dtype == "float64"):
+        with jax.default_matmul_precision("highest"), jax.enable_x64(dtype == "float64"):
             before, after = _check(architecture, jnp.dtype(dtype), size)
         np.savez(start, **before)
         np.savez(out, **after)
@@ -137,7 +136,7 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _load(work: Work) -> tuple[Examples, Examples]:
+def load(work: Work) -> tuple[Examples, Examples]:
     """The data set, whole for a whole run; `tiny` grows to 32x32x3 for ResNet-18."""
     limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate", "attack") else _LIMIT
     train, test = data.load(cast(data.Name, work.dataset), data_dir=work.data_dir, limit=limit)
@@ -299,7 +298,7 @@ _MAKE = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evalu
 
 
 def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    train, _ = _load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
+    train, _ = load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
     chosen = defaults("digit" if architecture == "cnn" else "c10", "data10", "reference")
     model = chosen.model.build(10, train.x.shape[1:])
     settings = _camu_settings(chosen)
