@@ -135,11 +135,13 @@ def plan(call: Call, clock: pieces.Clock) -> list[pieces.Piece]:
     elif isinstance(call, Profile):
         every = profile.pieces(sizes)
     elif isinstance(call, Run):
-        chosen = {
-            field.name: getattr(call, field.name) for field in dataclasses.fields(full.Jobs) if field.name != "out"
-        }
-        every = full.pieces(full.Jobs(out=call.folder, **chosen), clock, call.minutes)
-    return [piece for piece in every if not call.only or piece.name.startswith(call.only)]
+        names = [field.name for field in dataclasses.fields(full.Jobs) if field.name != "out"]
+        jobs = full.Jobs(out=call.folder, **{name: getattr(call, name) for name in names})
+        every = full.pieces(jobs, clock, call.minutes)
+    chosen = [piece for piece in every if not call.only or piece.name.startswith(call.only)]
+    if not chosen:
+        raise UsageError(f"only is {call.only}; allowed: beginnings of {', '.join(piece.name for piece in every)}")
+    return chosen
 
 
 def run(command: Call | Report) -> int:
