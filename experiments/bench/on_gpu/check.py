@@ -152,14 +152,19 @@ def whole(out: Path, flags: list[str]) -> Found:
         if done.returncode not in (0, 1):
             raise RuntimeError(f"run.py on the {side} ended with {done.returncode}")
         sides[side] = folder / "results" / _preset(flags)
+    return compared(sides["device"], sides["cpu"], flags)
+
+
+def compared(device_out: Path, cpu_out: Path, flags: list[str]) -> Found:
+    """The results of both sides, of the task and the methods that the flags name."""
     differences: Figures = {}
     tolerances: Figures = {}
     task = next(word for word in flags if word.startswith("--task=")).partition("=")[2]
-    for file in sorted((sides["cpu"] / "tiny" / task).glob("*/seed0.json")):
+    for file in sorted((cpu_out / "tiny" / task).glob("*/seed0.json")):
         method = file.parent.name
         if method not in flags:
             continue
-        cpu, device = store.read(file), store.read(sides["device"] / file.relative_to(sides["cpu"]))
+        cpu, device = store.read(file), store.read(device_out / file.relative_to(cpu_out))
         if cpu is None or device is None:
             raise RuntimeError(f"run.py made no result of {method} on one side")
         for metric in ("R_tr", "F_tr", "T_s"):
