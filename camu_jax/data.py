@@ -71,7 +71,8 @@ def load(
       data_dir: a TFDS folder; None is TFDS's own variable `TFDS_DATA_DIR`, then its default. A data set that is not
         there is downloaded and prepared by TFDS.
       limit: take only the first `limit` training examples, and at most as many test examples.
-      cache_dir: where decoded images are kept, to be memory-mapped the next time; None decodes every time.
+      cache_dir: where decoded images are kept, to be memory-mapped the next time; None decodes every time. They do
+        without the TFDS folder and TFDS: carry them to a machine that has neither.
       on_device: put the images on the device; else they stay in host memory (with `cache_dir`: on disk, memory-mapped),
         for data that is larger than the device's memory.
 
@@ -118,9 +119,13 @@ def _tfds(
     if data_dir is not None and not Path(data_dir).expanduser().is_dir():
         raise DataError(f"data_dir {data_dir} is not a folder; {_hint(info)}")
     where = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    folder = _prepared(where, info) or _download(name, where, info)
+    sizes = {"train": info.train_size, "test": info.test_size}
+    folder = _prepared(where, info)
+    if folder is None and (carried := _carried(cache_dir, info, sizes)):
+        return [(x[:limit], y[:limit]) for x, y in carried]
+    folder = folder or _download(name, where, info)
     parts = []
-    for split, size in (("train", info.train_size), ("test", info.test_size)):
+    for split, size in sizes.items():
         count = min(size, limit or size)
         cached = _cached(cache_dir, folder, split)
         x, y = _read_cache(cached) if cached else (None, None)
@@ -202,6 +207,18 @@ def _cached(cache_dir: str | Path | None, folder: Path, split: str) -> Path | No
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     digest = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()[:16]
     return Path(cache_dir) / f"{folder.parent.name}-{split}-{digest}"
+
+
+def _carried(cache_dir: str | Path | None, info: DataSet, sizes: dict[str, int]) -> list[Arrays]:
+    """The images that a cache holds whole, decoded from whichever folder it was; empty where a split is missing."""
+    found = []
+    for split, size in sizes.items() if cache_dir is not None else ():
+        for cached in sorted(Path(str(cache_dir)).glob(f"{info.tfds_name}-{split}-*")):
+            x, y = _read_cache(cached)
+            if x is not None and y is not None and len(x) == len(y) == size:
+                found.append((x, y))
+                break
+    return found if len(found) == len(sizes) else []
 
 
 def _read_cache(cached: Path) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -330,6 +330,17 @@ def test_other_files_are_decoded_anew(digit, where, parts, cache):
     chex.assert_trees_all_equal(data.load(digit, data_dir=where, cache_dir=cache)[0].y, parts["train"].y[::-1])
 
 
+def test_a_cache_does_without_the_folder_and_tfds(digit, where, parts, cache, tmp_path, monkeypatch):
+    data.load(digit, data_dir=where, cache_dir=cache)
+    where.rename(tmp_path / "elsewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    chex.assert_trees_all_equal(data.load(digit, cache_dir=cache), tuple(parts.values()))
+    chex.assert_trees_all_equal(data.load(digit, cache_dir=cache, limit=9), (parts["train"][:9], parts["test"]))
+    flip_pixel(*(next(cache.glob(f"*-{split}-*")) for split in ("train", "test")))
+    assert "is not in" in failure(digit, cache_dir=cache)
+
+
 @pytest.mark.parametrize("name", ["x.npy", "y.npy"])
 @pytest.mark.parametrize("share", [0, 0.01, 0.9])
 def test_a_damaged_cache_is_made_anew(digit, where, parts, cache, undecodable, name, share):

@@ -281,3 +281,32 @@ def test_rows_in_host_memory_give_the_same(key, tmp_path):
     assert [stream.in_host_memory for stream in streams] == [True, False, True]
     found = visits(*streams, key=key, epochs=2, scan=True)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_an_epoch_reads_nothing_back_and_sends_no_rows(key, scan, monkeypatch):
+    """Traced, its values cannot be read. Its programs get from the host where batches begin, and step numbers."""
+    monkeypatch.setattr(loop, "_SCAN", 4)
+
+    def step(total, batch, other, *, key):
+        return total + batch.sum() + other.sum(), {"total": total}
+
+    images, heard, sent = jnp.ones((20, 28, 28)), [], []
+
+    def run(total, key):
+        stream, other = Stream(images, 2), Stream(images, 4)
+        return loop.run(step, total, stream, other, key=key, epochs=2, scan=scan, progress=heard.append)
+
+    jax.eval_shape(run, jnp.float32(0), key)
+    assert len(heard) == (8 if scan else 20) and all(isinstance(h.metrics["total"], jax.core.Tracer) for h in heard)
+
+    for name in ("_single", "_scanned"):
+        jitted = getattr(loop, name)
+
+        def listening(step, sizes, *args, jitted=jitted):
+            sent.append([leaf.nbytes for leaf in jax.tree.leaves(args) if not isinstance(leaf, jax.Array)])
+            return jitted(step, sizes, *args)
+
+        monkeypatch.setattr(loop, name, listening)
+    run(jnp.float32(0), key)
+    assert sum(map(sum, sent)) == 20 * 3 * 4  # of each step two starts and a number, int32

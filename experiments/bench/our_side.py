@@ -31,13 +31,14 @@ _DATA10 = Task("data10", "data", percent=10)
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """`turn(n)` makes n steps or passes and returns what to wait for."""
+    """`turn(n)` makes n steps or passes and returns what to wait for; `compiled()` is the program of one step."""
 
     turn: Callable[[int], Any]
     rows: int
     steps_per_pass: int
     flops: float
     settings: Any
+    compiled: Callable[[], Any] | None = None
 
 
 class Side:
@@ -58,22 +59,24 @@ class Side:
             "accelerator": backend != "cpu",
         }
 
-    def matmul_rate(self, n: int, tries: int) -> float:
-        """Floating-point operations a second of the best of several `n` by `n` float32 products."""
-        a = jax.random.uniform(jax.random.key(0), (n, n))
+    def matmul_rate(self, n: int, tries: int, dtype: str = "float32") -> float:
+        """Floating-point operations a second of the best of several `n` by `n` products, at JAX's default precision."""
+        a = jax.random.uniform(jax.random.key(0), (n, n), jnp.dtype(dtype))
         product = jax.jit(jnp.matmul)
         jax.block_until_ready(product(a, a))
         return 2 * n**3 / min(_seconds(lambda: product(a, a)) for _ in range(tries))
 
-    def prepare(self, work: Work, path: str) -> Prepared:
-        """Builds the benchmark, compiles it, and writes data and initial variables for PyTorch to `path`."""
-        train, test = _load(work)
+    def prepare(self, work: Work, path: str = "") -> Prepared:
+        """Builds the benchmark, compiles it, and writes data and initial variables for PyTorch to `path`, if any."""
+        train, test = load(work)
         chosen = defaults("digit" if work.architecture == "cnn" else "c10", "data10", "reference")
         pipeline = chosen.pipeline
         shape = train.x.shape[1:]
-        model = chosen.model.build(train.num_classes, shape)
+        built = dataclasses.replace(chosen.model, compute=work.compute, width=work.width)
+        model = built.build(train.num_classes, shape)
         variables = jax.jit(model.init)(jax.random.key(0))
-        np.savez(path, **_arrays("train", train), **_arrays("test", test), **_flat(variables))
+        if path:
+            np.savez(path, **_arrays("train", train), **_arrays("test", test), **_flat(variables))
 
         problem = Problem(model, variables, train, train, pipeline)
         make = _MAKE[work.kind]
@@ -81,7 +84,7 @@ class Side:
         with machine.measure() as first:
             jax.block_until_ready(job.turn(1))
         compile_seconds = first.compile_seconds
-        scans = jax.default_backend() != "cpu" or first.seconds < _QUICK
+        scans = work.scan is not False and (jax.default_backend() != "cpu" or first.seconds < _QUICK)
         if scans and job.steps_per_pass > 1:  # the scanned program of a whole pass
             with machine.measure() as scanned:
                 jax.block_until_ready(job.turn(job.steps_per_pass))
@@ -110,14 +113,18 @@ class Side:
         metrics = result["out"] if isinstance(result["out"], dict) else None
         return {"seconds": seconds, "metrics": metrics}
 
+    def compiled(self) -> Any:
+        """The compiled program of one step; it tells its memory."""
+        assert self.job is not None and self.job.compiled is not None
+        return self.job.compiled()
+
     def peak_device_memory(self) -> float | None:
         """In MiB; None on the CPU."""
         return machine.peak_memory()["device"]
 
     def check(self, architecture: str, dtype: str, size: int, start: str, out: str) -> None:
         """Writes a state and a batch to `start`, what one training step and one CaMU update make of it to `out`."""
-        jax.config.update("jax_default_matmul_precision", "highest")
-        with jax.enable_x64(dtype == "float64"):
+        with jax.default_matmul_precision("highest"), jax.enable_x64(dtype == "float64"):
             before, after = _check(architecture, jnp.dtype(dtype), size)
         np.savez(start, **before)
         np.savez(out, **after)
@@ -129,7 +136,7 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _load(work: Work) -> tuple[Examples, Examples]:
+def load(work: Work) -> tuple[Examples, Examples]:
     """The data set, whole for a whole run; `tiny` grows to 32x32x3 for ResNet-18."""
     limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate", "attack") else _LIMIT
     train, test = data.load(cast(data.Name, work.dataset), data_dir=work.data_dir, limit=limit)
@@ -138,6 +145,9 @@ def _load(work: Work) -> tuple[Examples, Examples]:
         train, test = (
             dataclasses.replace(part, x=jnp.repeat(jnp.pad(part.x, pad), 3, axis=-1)) for part in (train, test)
         )
+    if work.rows:
+        count = 2 * work.rows if work.kind == "camu" else work.rows  # forget and retain examples
+        train = train[jnp.arange(count) % len(train)]
     return train, test
 
 
@@ -151,30 +161,36 @@ def _flat(variables: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix + "/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def _runner(step: loop.Step, state: Any, *streams: loop.Stream) -> Callable[[int], Any]:
+def _runner(step: loop.Step, state: Any, *streams: loop.Stream, scan: bool | None = None) -> Callable[[int], Any]:
     """A turn of n steps of the shared loop; the state goes on from turn to turn."""
     held = [state]
 
     def turn(n: int) -> Any:
         epochs = -(-n // streams[0].batches)
-        held[0] = loop.run(step, held[0], *streams, key=jax.random.key(1), epochs=epochs, max_steps=n)
+        held[0] = loop.run(step, held[0], *streams, key=jax.random.key(1), epochs=epochs, max_steps=n, scan=scan)
         return held[0]
 
     return turn
 
 
-def _step_job(step: loop.Step, state: Any, streams: tuple[loop.Stream, ...], settings: Any) -> _Job:
+def _step_job(work: Work, step: loop.Step, state: Any, streams: tuple[loop.Stream, ...], settings: Any) -> _Job:
+    def compiled() -> Any:
+        jitted, batches = _step_of(step, streams)
+        return jitted.lower(state, *batches).compile()
+
+    turn = _runner(step, state, *streams, scan=work.scan)
     count = _flops_of_step(step, state, streams)
-    return _Job(_runner(step, state, *streams), streams[0].batch_size, streams[0].batches, count, settings)
+    return _Job(turn, streams[0].batch_size, streams[0].batches, count, settings, compiled)
 
 
 def _camu(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
     """What the method CaMU hands to the loop."""
     del test
     settings = _camu_settings(chosen, batch_size=work.batch_size)
-    train, rows = problem.forget, 512 if len(problem.forget) < _LIMIT else 5888  # whole minibatches of every size
+    train = problem.forget
+    rows = work.rows or (512 if len(train) < _LIMIT else 5888)  # whole minibatches of every size
     problem = dataclasses.replace(problem, forget=train[:rows], retain=train[rows:])
-    return _step_job(*_caught(problem, settings), settings)
+    return _step_job(work, *_caught(problem, settings), settings)
 
 
 def _camu_settings(chosen: Defaults, **changes: Any) -> Camu:
@@ -206,8 +222,14 @@ def flops(jitted: Any, *args: Any) -> float:
 
 
 def _flops_of_step(step: loop.Step, state: Any, streams: tuple[loop.Stream, ...]) -> float:
+    jitted, batches = _step_of(step, streams)
+    return flops(jitted, state, *batches)
+
+
+def _step_of(step: loop.Step, streams: tuple[loop.Stream, ...]) -> tuple[Any, list[Any]]:
+    """A step on its own, jitted, and minibatches for it."""
     batches = [jax.tree.map(lambda a, n=stream.batch_size: a[:n], stream.rows) for stream in streams]
-    return flops(jax.jit(functools.partial(step, key=jax.random.key(0))), state, *batches)
+    return jax.jit(functools.partial(step, key=jax.random.key(0))), batches
 
 
 def _flops_of_image(problem: Problem) -> float:
@@ -223,7 +245,7 @@ def _train(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _J
     state = TrainState.create(problem.model, problem.original, problem.pipeline, optimizer)
     whole = len(problem.forget) // work.batch_size * work.batch_size
     stream = loop.Stream(problem.forget[:whole], work.batch_size)
-    return _step_job(train_step, state, (stream,), settings)
+    return _step_job(work, train_step, state, (stream,), settings)
 
 
 def _unlearn(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
@@ -276,7 +298,7 @@ _MAKE = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evalu
 
 
 def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    train, _ = _load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
+    train, _ = load(Work(name="check", kind="train", architecture=architecture, batch_size=size, dataset="tiny"))
     chosen = defaults("digit" if architecture == "cnn" else "c10", "data10", "reference")
     model = chosen.model.build(10, train.x.shape[1:])
     settings = _camu_settings(chosen)

@@ -31,6 +31,10 @@ class Work:
       dataset: a name of `camu_jax.data`; `tiny` becomes 32x32x3 for ResNet-18.
       data_dir: the prepared TFDS folder.
       epochs: of `unlearn`.
+      rows: images of a pass of `camu` and `train`, the first ones again and again; 0 takes what the data set has.
+      compute: arithmetic of the model.
+      width: of the model; None is its own.
+      scan: as in `camu_jax.loop.run`.
     """
 
     name: str
@@ -40,6 +44,10 @@ class Work:
     dataset: str
     data_dir: str | None = None
     epochs: int = 10
+    rows: int = 0
+    compute: Literal["float32", "bfloat16"] = "float32"
+    width: int | None = None
+    scan: bool | None = None
 
     @property
     def unit(self) -> str:
