@@ -62,6 +62,8 @@ def connect(hosts: Hosts, devices: int) -> None:
         _start(devices)
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    if jax.config.jax_num_cpu_devices < 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", max(1, devices))  # a process of CPUs has but one; GPUs are what there are
     known = hosts.coordinator is not None  # else JAX asks SLURM
     try:
         jax.distributed.initialize(
