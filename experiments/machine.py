@@ -62,8 +62,12 @@ def connect(hosts: Hosts, devices: int) -> None:
         _start(devices)
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
-    if jax.config.jax_num_cpu_devices < 1 and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", max(1, devices))  # a process of CPUs has but one; GPUs are what there are
+    if jax.config.values["jax_num_cpu_devices"] < 1 and "host_platform_device_count" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        jax.config.update(
+            "jax_num_cpu_devices", max(1, devices)
+        )  # a process of CPUs has but one; GPUs are what there are
     known = hosts.coordinator is not None  # else JAX asks SLURM
     try:
         jax.distributed.initialize(
@@ -103,6 +107,16 @@ def share_memory() -> None:
     """
     if not any(name in os.environ for name in _MEMORY):
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def memory_share(workers: int) -> dict[str, str]:
+    """Environment of each of several workers that are started at once: a GPU's memory divided among them.
+
+    What the user has set stays.
+    """
+    if workers == 1 or any(name in os.environ for name in _MEMORY):
+        return {}
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
 
 
 def _start(count: int) -> int:
