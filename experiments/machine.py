@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from camu_jax import _validate, models, parallel
-from experiments import UsageError, store
+from experiments import UsageError, cores, store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,9 @@ def connect(hosts: Hosts, devices: int) -> None:
         _start(devices)
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
-    if jax.config.values["jax_num_cpu_devices"] < 1 and "host_platform_device_count" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        jax.config.update(
-            "jax_num_cpu_devices", max(1, devices)
-        )  # a process of CPUs has but one; GPUs are what there are
+    split_already = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] < 1 and not split_already:  # a process of CPUs has but one device
+        jax.config.update("jax_num_cpu_devices", max(1, devices))
     known = hosts.coordinator is not None  # else JAX asks SLURM
     try:
         jax.distributed.initialize(
@@ -179,10 +176,24 @@ def claim(where: Path, *, wait: bool) -> Iterator[bool]:
 
 @dataclasses.dataclass
 class Span:
-    """What a measured block took: `seconds` without compilation, `compile_seconds` for tracing and compiling."""
+    """What a measured block took.
+
+    Attributes:
+      seconds: without compilation.
+      compile_seconds: for tracing and compiling.
+      shared: whether other processes worked on the same cores; None where the system does not tell.
+    """
 
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    shared: bool | None = None
+
+    def as_json(self) -> store.Timing:
+        """What a result says of it."""
+        timing: store.Timing = {"seconds": self.seconds, "compile_seconds": self.compile_seconds}
+        if self.shared is not None:
+            timing["shared"] = self.shared
+        return timing
 
     def __str__(self) -> str:
         return f"{self.seconds:.1f} s (and {self.compile_seconds:.1f} s compiling)"
@@ -198,14 +209,20 @@ def measure() -> Iterator[Span]:
             span.compile_seconds += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    start = time.perf_counter()
+    start, watch = time.perf_counter(), cores.Watch()
     try:
         yield span
     finally:
+        span.shared = shared(watch)
         wall = time.perf_counter() - start
         jax.monitoring.unregister_event_duration_listener(listen)
         span.compile_seconds = min(span.compile_seconds, wall)
         span.seconds = wall - span.compile_seconds
+
+
+def shared(watch: cores.Watch) -> bool | None:
+    """As `Watch.shared`; None on a GPU, and for several processes of one command, which are each other's others."""
+    return watch.shared() if jax.default_backend() == "cpu" and jax.process_count() == 1 else None
 
 
 def words(seconds: float) -> str:
@@ -265,8 +282,8 @@ def device_name() -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {count} core{'s' if count != 1 else ''}"
 
 
 def advice() -> str | None:
