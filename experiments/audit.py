@@ -65,7 +65,7 @@ def add(job: Job, name: AuditName) -> None:
         if isinstance(null, dict) and isinstance(entries.get(figure), dict):
             entries[figure].setdefault("null", null["value"])
     settings = plain(job.experiment.config.audits)
-    entries |= {"seconds": span.seconds, "compile_seconds": span.compile_seconds, "settings": settings}
+    entries |= {**span.as_json(), "settings": settings}
 
     result = job.read()
     assert result is not None

@@ -32,8 +32,7 @@ def make(job: Job, settings: TrainSettings) -> None:
     result: store.Result = {
         "metrics": {"before": found[0], "after": found[-1]},
         "curve": curve,
-        "seconds": span.seconds,
-        "compile_seconds": span.compile_seconds,
+        **span.as_json(),
         "settings": {**job.settings(), extra.name: extra.settings},
         **machine.provenance(),
     }

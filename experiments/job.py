@@ -154,8 +154,7 @@ class Job:
         info = {name: float(value) for name, value in predictor.info.items()}
         result: store.Result = {
             "metrics": metrics,
-            "seconds": span.seconds,
-            "compile_seconds": span.compile_seconds,
+            **span.as_json(),
             "info": {name: value if math.isfinite(value) else None for name, value in info.items()},
             "settings": self.settings(),
             "side_by_side": side_by_side,
@@ -207,6 +206,6 @@ def make_together(jobs: Sequence[Job], original: Variables) -> None:
     with machine.measure() as span:
         predictors = list(population.make(unlearn, arguments, at_once=len(jobs)))
         jax.block_until_ready(predictors)
-    share = machine.Span(span.seconds / len(jobs), span.compile_seconds / len(jobs))
+    share = machine.Span(span.seconds / len(jobs), span.compile_seconds / len(jobs), span.shared)
     for job, predictor in zip(jobs, predictors, strict=True):
         job.finish(predictor, share, side_by_side=len(jobs))

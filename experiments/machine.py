@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from camu_jax import _validate, models, parallel
-from experiments import UsageError, store
+from experiments import UsageError, cores, store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,9 @@ def connect(hosts: Hosts, devices: int) -> None:
         _start(devices)
         return
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    split_already = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if jax.config.values["jax_num_cpu_devices"] < 1 and not split_already:  # a process of CPUs has but one device
+        jax.config.update("jax_num_cpu_devices", max(1, devices))
     known = hosts.coordinator is not None  # else JAX asks SLURM
     try:
         jax.distributed.initialize(
@@ -101,6 +104,16 @@ def share_memory() -> None:
     """
     if not any(name in os.environ for name in _MEMORY):
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+def memory_share(workers: int) -> dict[str, str]:
+    """Environment of each of several workers that are started at once: a GPU's memory divided among them.
+
+    What the user has set stays.
+    """
+    if workers == 1 or any(name in os.environ for name in _MEMORY):
+        return {}
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
 
 
 def _start(count: int) -> int:
@@ -163,10 +176,24 @@ def claim(where: Path, *, wait: bool) -> Iterator[bool]:
 
 @dataclasses.dataclass
 class Span:
-    """What a measured block took: `seconds` without compilation, `compile_seconds` for tracing and compiling."""
+    """What a measured block took.
+
+    Attributes:
+      seconds: without compilation.
+      compile_seconds: for tracing and compiling.
+      shared: whether other processes worked on the same cores; None where the system does not tell.
+    """
 
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    shared: bool | None = None
+
+    def as_json(self) -> store.Timing:
+        """What a result says of it."""
+        timing: store.Timing = {"seconds": self.seconds, "compile_seconds": self.compile_seconds}
+        if self.shared is not None:
+            timing["shared"] = self.shared
+        return timing
 
     def __str__(self) -> str:
         return f"{self.seconds:.1f} s (and {self.compile_seconds:.1f} s compiling)"
@@ -182,14 +209,20 @@ def measure() -> Iterator[Span]:
             span.compile_seconds += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    start = time.perf_counter()
+    start, watch = time.perf_counter(), cores.Watch()
     try:
         yield span
     finally:
+        span.shared = shared(watch)
         wall = time.perf_counter() - start
         jax.monitoring.unregister_event_duration_listener(listen)
         span.compile_seconds = min(span.compile_seconds, wall)
         span.seconds = wall - span.compile_seconds
+
+
+def shared(watch: cores.Watch) -> bool | None:
+    """As `Watch.shared`; None on a GPU, and for several processes of one command, which are each other's others."""
+    return watch.shared() if jax.default_backend() == "cpu" and jax.process_count() == 1 else None
 
 
 def words(seconds: float) -> str:
@@ -249,8 +282,8 @@ def device_name() -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} core{'s' if cores != 1 else ''}"
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {count} core{'s' if count != 1 else ''}"
 
 
 def advice() -> str | None:

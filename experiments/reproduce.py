@@ -21,7 +21,21 @@ if __name__ == "__main__":
 
 from camu_jax import _validate  # noqa: E402
 from camu_jax.data import DataError, Name  # noqa: E402
-from experiments import UsageError, audit, config, console, curve, estimate, grid, machine, paper, store  # noqa: E402
+from experiments import (  # noqa: E402
+    UsageError,
+    audit,
+    cluster,
+    config,
+    console,
+    curve,
+    estimate,
+    fleet,
+    grid,
+    machine,
+    paper,
+    store,
+    workers,
+)
 from experiments.experiment import Experiment, open_experiment, prepare_folders  # noqa: E402
 from experiments.job import Job, jobs_of  # noqa: E402
 
@@ -51,9 +65,14 @@ class ReproduceOptions(config.Common):
     """Changed settings, method.setting=value; original.epochs=1 retrain.epochs=2, say, for a quick try."""
     worker: str = "0/1"
     """i/n: the place where this process begins, of n that share the folders. Each takes what nobody works on."""
+    workers: int = 1
+    """Fill this machine: so many processes, each on its share of the cores, and one display of all."""
+    slurm: bool = False
+    """Submit the work to SLURM as a job array, and show what it has made; needs `submitit`."""
+    array: cluster.Array = cluster.Array()
 
     def __post_init__(self) -> None:
-        _validate.at_least(1, relearn_epochs=self.relearn_epochs)
+        _validate.at_least(1, relearn_epochs=self.relearn_epochs, workers=self.workers)
 
 
 class Part(NamedTuple):
@@ -121,6 +140,43 @@ def pieces(experiment: Experiment, part: Part, options: ReproduceOptions) -> lis
         return results
     settings = dataclasses.replace(experiment.config.original, epochs=options.relearn_epochs)
     return results + [curve.piece(job, settings) for job in jobs if ":" not in job.method]
+
+
+def goals(options: ReproduceOptions) -> list[fleet.Goal]:
+    """The files that the command makes, known without the data."""
+    found = []
+    for part in parts(options):
+        chosen = config_of(options, part)
+        extra = curve.extra_of(dataclasses.replace(chosen.original, epochs=options.relearn_epochs))
+        for seed in chosen.seeds:
+            for method in part.methods:
+                name = (options.out, part.dataset, part.task, method, seed)
+                found.append(fleet.Goal(store.path(*name), chosen.audit))
+                if part.relearned and ":" not in method:
+                    found.append(fleet.Goal(store.path(*name, extra)))
+    return found
+
+
+def start(options: ReproduceOptions, argv: Sequence[str]) -> int:
+    """Does the work here, or has several processes do it.
+
+    Args:
+      options: what `argv` says.
+      argv: the flags, for those processes.
+
+    Returns, Raises: as `run`.
+    """
+    if options.workers == 1 and not options.slurm:
+        return run(options)
+    if options.worker != "0/1" or options.slurm and options.workers > 1:
+        raise UsageError(
+            f"workers is {options.workers}, worker {options.worker}, slurm {options.slurm}; allowed: one of the three"
+        )
+    every = goals(options)
+    prepare_folders(options)
+    if options.slurm:
+        return cluster.run(every, argv, options.array, Path(options.out))
+    return workers.run(every, argv, options.workers, Path(options.out))
 
 
 def run(options: ReproduceOptions) -> int:
@@ -213,7 +269,10 @@ def _worker(text: str) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return console.command(lambda: run(console.parse(argv, ReproduceOptions(), "experiments/reproduce.py")), DataError)
+    given = list(sys.argv[1:] if argv is None else argv)
+    return console.command(
+        lambda: start(console.parse(given, ReproduceOptions(), "experiments/reproduce.py"), given), DataError
+    )
 
 
 if __name__ == "__main__":

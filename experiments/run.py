@@ -77,11 +77,15 @@ def print_table(jobs: Sequence[Job]) -> None:
         for method in results
         for metric in (*metrics, "seconds")
     }
+    shared = any(r.get("shared") for r in every)
     with_paper = any(figure is not None for figure in printed.values())
     seeds = max(len(of_seeds) for of_seeds in results.values())
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
-    console.say(f"\n{options.dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}")
+    console.say(
+        f"\n{options.dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}"
+        f"{'; * on cores that other work shared' if shared else ''}"
+    )
     Console(width=max(console.console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))
 
 
@@ -102,7 +106,8 @@ def _result_table(
                 continue
             values = [_value(r, metric) for r in of_seeds]
             spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            lines = [f"{statistics.fmean(values):.2f}{spread}"]
+            shared = "*" if metric == "seconds" and any(r.get("shared") for r in of_seeds) else ""
+            lines = [f"{statistics.fmean(values):.2f}{spread}{shared}"]
             if retrain and method != "retrain":
                 lines.append(f"{statistics.fmean(values) - retrain[metric]:+.2f}" if metric in retrain else "")
             if (figure := printed[method, metric]) is not None:

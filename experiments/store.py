@@ -40,7 +40,15 @@ class Outputs(TypedDict, total=False):
     forget_margin_histogram: Histogram
 
 
-class Result(TypedDict, total=False):
+class Timing(TypedDict, total=False):
+    """What work took; see `Result`."""
+
+    seconds: Seconds
+    compile_seconds: Seconds
+    shared: bool
+
+
+class Result(Timing, total=False):
     """A result file. `metrics`, `seconds`, `settings` and `digest` are in every one.
 
     Attributes:
@@ -48,6 +56,7 @@ class Result(TypedDict, total=False):
         and last difference, `before` and `after`.
       failed: why the model is of no use, where that is so.
       seconds, compile_seconds: what the method took, and tracing and compiling apart from it.
+      shared: whether other processes worked on the same cores meanwhile; older results do not tell.
       side_by_side: how many seeds were made in one program; each has its share of the seconds.
       info: what the method reports about its work; None is what is not finite.
       settings: everything that decides the result.
@@ -60,8 +69,6 @@ class Result(TypedDict, total=False):
 
     metrics: dict[str, float]
     failed: str
-    seconds: Seconds
-    compile_seconds: Seconds
     side_by_side: int
     info: dict[str, float | None]
     settings: Settings

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import loop
-from experiments import console, machine
+from experiments import console, cores, machine
 
 State = TypeVar("State")
+_SHARED = "shared"  # the file that says so
 Raw = np.ndarray[tuple[int, ...], np.dtype[np.generic]]  # type: ignore[explicit-any]  # of any type
 
 
@@ -37,6 +38,8 @@ def kept(folder: Path, minutes: float) -> Iterator[machine.Span]:
         with loop.keeping(keeper):
             yield span
     span.seconds += keeper.earlier
+    if keeper.was_shared():
+        span.shared = True
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -51,6 +54,11 @@ class _Unfinished:
         self.start = self.last = monotonic()
         self.earlier = 0.0  # seconds of work before this process
         self.waiting: dict[int, tuple[int, list[Raw]]] = {}
+        self.watch = cores.Watch()
+
+    def was_shared(self) -> bool:
+        """Whether others worked on the cores before a state that this work went on from, or may go on from."""
+        return (self.folder / _SHARED).exists()
 
     def restore(self, run: int, state: State) -> tuple[State, int] | None:
         """See `loop.Keeper`."""
@@ -88,6 +96,8 @@ class _Unfinished:
         folder = self.folder / str(run)
         spent = self.earlier + monotonic() - self.start - self.span.compile_seconds
         folder.mkdir(parents=True, exist_ok=True)
+        if machine.shared(self.watch):
+            (self.folder / _SHARED).touch()
         ocp.save(folder / str(step), {"state": leaves, "seconds": np.float64(spent)}, overwrite=True)
         for left in folder.iterdir():
             if left.name != str(step):

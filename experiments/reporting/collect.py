@@ -125,11 +125,11 @@ def decimals(value: float) -> str:
 def frame(results: Mapping[Job, Result]) -> pd.DataFrame:
     """A row for each figure: `dataset`, `task`, `method`, `seed`, `metric` and `value`; the seconds are a metric.
 
-    Figures of a model that failed are infinite.
+    Figures of a model that failed are infinite. Seconds on cores that other work shared are left out.
     """
     rows = []
     for job, result in results.items():
-        figures = {**result["metrics"], "seconds": result["seconds"]}
+        figures = {**result["metrics"]} | ({} if result.get("shared") else {"seconds": result["seconds"]})
         for metric in sorted(figures, key=lambda name: rank(name, (*METRICS, "seconds"))):
             rows.append((*job, printable(metric), math.inf if "failed" in result else figures[metric]))
     return pd.DataFrame(rows, columns=[*Job._fields, "metric", "value"]).astype({"value": float})

@@ -178,7 +178,8 @@ def _times(axes: Axes, title: str, dataset: str, task: str, found: Found, rows: 
         retrain = values.get("retrain", {})
         for method, shown in values.items():
             gaps = [abs(shown[metric].mean - retrain[metric].mean) for metric in shown if metric in retrain]
-            seconds = rows[dataset, task, "seconds"][method].mean
+            timed = rows.get((dataset, task, "seconds"), {}).get(method)  # none on cores that other work shared
+            seconds = timed.mean if timed else 0.0
             if gaps and 1 / _LARGEST < seconds < _LARGEST:
                 gap = statistics.fmean(gaps)
                 axes.plot(seconds, gap, marker, color=_colour(method), markersize=6, alpha=0.9, clip_on=False)

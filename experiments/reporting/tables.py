@@ -218,6 +218,8 @@ def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
     for job, result in results.items():
         for kind, audit in audits(result).items():
             for name, entry in audit.items():
+                if name == "shared" or audit.get("shared") is True and name in ("seconds", "compile_seconds"):
+                    continue
                 known = entry if isinstance(entry, dict) else {"value": entry}
                 if "value" in known and not isinstance(entry, list | str):  # no settings, no histograms
                     ends = [known.get(end) for end in ("low", "high", "null")]
