@@ -15,11 +15,13 @@ import numpy as np
 
 import camu_jax
 from camu_jax import Camu, data, evaluate, loop
+from camu_jax.methods.retrain import Retrain
 from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor, Problem
 from camu_jax.training import TrainState, train_step
 from camu_jax.types import Examples, Tuples
 from experiments import machine
+from experiments.bench import our_job
 from experiments.bench.work import Prepared, Work
 from experiments.defaults import Defaults, defaults
 from experiments.tasks import Task
@@ -31,7 +33,10 @@ _DATA10 = Task("data10", "data", percent=10)
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """`turn(n)` makes n steps or passes and returns what to wait for; `compiled()` is the program of one step."""
+    """`turn(n)` makes n steps or passes and returns what to wait for.
+
+    `warm()` compiles them, if not `turn(1)` does; `compiled()` is the program of one step.
+    """
 
     turn: Callable[[int], Any]
     rows: int
@@ -39,6 +44,7 @@ class _Job:
     flops: float
     settings: Any
     compiled: Callable[[], Any] | None = None
+    warm: Callable[[], Any] | None = None
 
 
 class Side:
@@ -82,7 +88,7 @@ class Side:
         make = _MAKE[work.kind]
         self.job = job = make(work, problem, test, chosen)
         with machine.measure() as first:
-            jax.block_until_ready(job.turn(1))
+            jax.block_until_ready(job.warm() if job.warm else job.turn(1))
         compile_seconds = first.compile_seconds
         scans = work.scan is not False and (jax.default_backend() != "cpu" or first.seconds < _QUICK)
         if scans and job.steps_per_pass > 1:  # the scanned program of a whole pass
@@ -138,7 +144,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def load(work: Work) -> tuple[Examples, Examples]:
     """The data set, whole for a whole run; `tiny` grows to 32x32x3 for ResNet-18."""
-    limit = None if work.dataset == "tiny" or work.kind in ("unlearn", "evaluate", "attack") else _LIMIT
+    limit = None if work.dataset == "tiny" or work.whole or work.kind in ("evaluate", "attack") else _LIMIT
     train, test = data.load(cast(data.Name, work.dataset), data_dir=work.data_dir, limit=limit)
     if work.architecture == "resnet18" and train.x.shape[-1] == 1:
         pad = ((0, 0), (2, 2), (2, 2), (0, 0))
@@ -262,11 +268,37 @@ def _unlearn(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> 
         predictor = camu_jax.unlearn(jax.random.key(1), whole, settings)
         return evaluate.accuracies(predictor, whole.forget, whole.retain, test)
 
-    step, state, streams = _caught(split(), settings)
-    steps = settings.epochs * len(streams[0]) / work.batch_size
-    asked = 2 * len(streams[0]) + len(train) + len(test)  # embeddings of R* and F*, and the metrics
-    count = steps * _flops_of_step(step, state, streams) + asked * _flops_of_image(problem)
+    count = _flops_of_unlearning(split(), settings) + (len(train) + len(test)) * _flops_of_image(problem)
     return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, count, settings)
+
+
+def _flops_of_unlearning(problem: Problem, settings: Camu) -> float:
+    """Of CaMU, with the embeddings of R* and F*."""
+    step, state, streams = _caught(problem, settings)
+    steps = settings.epochs * len(streams[0]) / settings.batch_size
+    return steps * _flops_of_step(step, state, streams) + 2 * len(streams[0]) * _flops_of_image(problem)
+
+
+def _whole_job(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
+    """A whole job, task data10; one epoch of each model compiles all of it."""
+    retrain = chosen.settings["retrain"]
+    assert isinstance(retrain, Retrain)
+    settings = our_job.JobSettings(chosen.original, retrain, _camu_settings(chosen)).with_epochs(work.epochs)
+    train = problem.forget
+    forget, retain = _DATA10.split(jax.random.key(0), train)
+    of_train = _train(work, problem, test, chosen).flops / work.batch_size
+    trained = settings.original.epochs * len(train) + settings.retrain.epochs * len(retain)
+    of_camu = _flops_of_unlearning(dataclasses.replace(problem, forget=forget, retain=retain), settings.camu)
+    asked = 2 * (len(train) + len(test)) + len(test)  # the audits' own questions are few
+    count = trained * of_train + of_camu + asked * _flops_of_image(problem)
+    return _Job(
+        lambda n: [our_job.run(problem, test, _DATA10, settings) for _ in range(n)][-1],
+        rows=1,
+        steps_per_pass=1,
+        flops=count,
+        settings=settings,
+        warm=lambda: our_job.run(problem, test, _DATA10, settings.with_epochs(1)),
+    )
 
 
 def _evaluate(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _Job:
@@ -294,7 +326,14 @@ def _attack(work: Work, problem: Problem, test: Examples, chosen: Defaults) -> _
     return _Job(lambda n: [once() for _ in range(n)][-1], 1, 1, 0.0, None)
 
 
-_MAKE = {"camu": _camu, "train": _train, "unlearn": _unlearn, "evaluate": _evaluate, "attack": _attack}
+_MAKE = {
+    "camu": _camu,
+    "train": _train,
+    "unlearn": _unlearn,
+    "evaluate": _evaluate,
+    "attack": _attack,
+    "job": _whole_job,
+}
 
 
 def _check(architecture: str, dtype: Any, size: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Times our updates against the same updates in PyTorch eager mode, turn by turn on one machine.
 
 `python experiments/bench/speed.py --what camu_cnn train_cnn` needs no download; `--data_dir=DIR` takes Digit and CIFAR
-from a prepared TFDS folder (`digit` needs it). `--check` compares the results of one update instead. PyTorch is not
-among the project's requirements: `pip install -r experiments/bench/requirements.txt` (the CPU build will do).
+from a prepared TFDS folder (`digit` and `job` need it). `--check` compares the results of one update instead. PyTorch
+is not among the project's requirements: `pip install -r experiments/bench/requirements.txt` (the CPU build will do).
 """
 
 import dataclasses
@@ -39,7 +39,8 @@ class Options:
 
     what: tuple[What, ...] = ("camu_cnn", "train_cnn")
     """camu_*: the CaMU step; train_*: a training step; digit: a whole data10 run on Digit; evaluate: the test set;
-    attack: the audit `paper`."""
+    attack: the audit `paper`; job: all of a data10 job on Digit, from loaded data: original, Retrain, CaMU, metrics and
+    the audit `paper` of both."""
     data_dir: str | None = None
     """A prepared TFDS folder; without it the steps run on `tiny`."""
     cifar: Literal["c10", "c100"] = "c10"
@@ -49,7 +50,7 @@ class Options:
     seconds: float = 4.0
     """About how long our turn shall take (one step at least)."""
     epochs: int = 10
-    """Epochs of the whole run."""
+    """Epochs of a whole run, of `digit` and `job`; Retrain has twice as many."""
     batch_sizes: tuple[int, ...] = ()
     """Only these, for camu_*."""
     json: Path | None = None
@@ -83,15 +84,15 @@ def measure(work: Work, options: Options) -> dict[str, Any]:
         prepared: Prepared = pair.ours.ask("prepare", work, str(Path(folder, "arrays.npz")))
         peer = pair.torch.ask("prepare", work, prepared)
         first = prepared.first_seconds
-        if work.kind != "unlearn":
+        if not work.whole:
             first = min(pair.ours.ask("go", 1)["seconds"] for _ in range(2))
-        n = 1 if work.kind == "unlearn" else steps_of_a_turn(first, prepared, options.seconds)
+        n = 1 if work.whole else steps_of_a_turn(first, prepared, options.seconds)
         turns: dict[str, list[float]] = {"ours": [], **{v: [] for v in peer["variants"]}}
         metrics: dict[str, Any] = {}
         for _ in range(options.rounds):
             for variant, seconds in turns.items():
                 time.sleep(_PAUSE)
-                if work.kind != "unlearn":
+                if not work.whole:
                     _turn(pair, variant, 1)  # not timed: right after the other's turn memory is handed out slowly
                 done = _turn(pair, variant, n)
                 seconds.append(done["seconds"] / n)
@@ -192,6 +193,9 @@ def run(options: Options, console: Console) -> None:
         for work in works:
             console.print(f"{work.name}, batch {work.batch_size} ...", style="dim")
             found.append(measure(work, options))
+            for variant, figures in found[-1]["metrics"].items():
+                told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                console.print(f"  {variant}: {told}", style="dim", soft_wrap=True)
             if options.json:
                 options.json.write_text(json.dumps({"machine": here, "results": found}, indent=1) + "\n")
     finally:  # what was measured before an error or an interrupt is shown
@@ -224,11 +228,13 @@ def run_check(console: Console) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     options = tyro.cli(Options, args=argv)
-    for module in ("torch", *(("xgboost",) if "attack" in options.what else ())):
+    attacks = {"attack", "job"} & {*options.what}
+    for module in ("torch", *(("xgboost",) if attacks else ())):
         if importlib.util.find_spec(module) is None:
             sys.exit(f"{module} is missing; pip install -r experiments/bench/requirements.txt")
-    if "digit" in options.what and options.data_dir is None:
-        sys.exit("digit needs --data_dir, a prepared TFDS folder that holds mnist")
+    for what in ("digit", "job"):
+        if what in options.what and options.data_dir is None:
+            sys.exit(f"{what} needs --data_dir, a prepared TFDS folder that holds mnist")
     console = Console(highlight=False, width=max(Console().width, 140))
     try:
         if options.check:

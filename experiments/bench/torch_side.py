@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from experiments.bench import torch_peer
+from experiments.bench import torch_check, torch_peer
 from experiments.bench.torch_peer import Batch, Images
-from experiments.bench.work import Prepared, Work
+from experiments.bench.work import Laps, Prepared, Work
 
 Rows = tuple[torch.Tensor, torch.Tensor]  # stored images [N, channels, H, W], labels [N]
 _EVALUATION = 500  # images of a forward pass, as in `camu_jax.evaluate`
@@ -61,7 +61,7 @@ class Side:
           `variants`, `layout`, and `first_seconds` by variant.
         """
         arrays = np.load(prepared.arrays)
-        variants = ("eager", "tuned") if work.kind in ("camu", "unlearn") else ("eager",)
+        variants = ("eager", "tuned") if work.whole or work.kind == "camu" else ("eager",)
         tried: dict[str, tuple[float, dict[str, Callable[[int], Any]], dict[str, float]]] = {}
         for name, layout in _LAYOUTS.items():
             job = _Job(work, prepared, arrays, self.device, layout)
@@ -72,7 +72,7 @@ class Side:
             tried[name] = min(rest), turns, first
         layout_name = min(tried, key=lambda name: tried[name][0])
         _, self.turns, first = tried[layout_name]
-        if work.kind != "unlearn":
+        if not work.whole:
             first = {v: self._seconds(lambda v=v: self.turns[v](1)) for v in variants}  # type: ignore[misc]
         return {"variants": variants, "layout": layout_name, "first_seconds": first}
 
@@ -89,7 +89,7 @@ class Side:
     def check(self, architecture: str, path: str, out: str) -> None:
         """One training step and one CaMU update from the state in `path`, written to `out`; see `check.py`."""
         torch.set_float32_matmul_precision("highest")
-        np.savez(out, **_check(architecture, np.load(path)))
+        np.savez(out, **torch_check.updated(architecture, np.load(path)))
 
     def _seconds(self, work: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -123,21 +123,27 @@ class _Job:
         if self.work.kind == "camu":
             forget = self.train[0][: self._forget()], self.train[1][: self._forget()]
             retain = self.train[0][self._forget() :], self.train[1][self._forget() :]
-            return _stepper(self._camu(forget, retain, variant == "tuned")[1])
+            camu = self._camu(self.original, forget, retain, self.prepared.settings, variant == "tuned")
+            return _stepper(camu[1])
         if self.work.kind == "train":
-            return _stepper(self._training())
+            whole = self.prepared.steps_per_pass * self.work.batch_size
+            rows = self.train[0][:whole], self.train[1][:whole]
+            return _stepper(self._training(copy.deepcopy(self.original), rows, self.prepared.settings))
         if self.work.kind == "unlearn":
             return lambda n: [self._unlearn(variant == "tuned") for _ in range(n)][-1]
         if self.work.kind == "attack":
-            return lambda n: [self._attack() for _ in range(n)][-1]
+            return lambda n: [self._attack(self.original, *self._split()) for _ in range(n)][-1]
+        if self.work.kind == "job":
+            return lambda n: [self._whole_job(variant == "tuned") for _ in range(n)][-1]
         return lambda n: [self._outputs(self.original, self.test[0]) for _ in range(n)] and None
 
     def trial(self) -> Callable[[int], Any]:
         """What is timed to choose the layout: the turn itself, or for a whole run its steps."""
-        if self.work.kind != "unlearn":
+        if not self.work.whole:
             return self.turn("eager")
-        forget, retain = self._split()
-        return _stepper(self._camu(forget, retain, False)[1])
+        settings = self.prepared.settings
+        settings = settings["camu"] if self.work.kind == "job" else settings
+        return _stepper(self._camu(self.original, *self._split(), settings, False)[1])
 
     def _forget(self) -> int:
         return self.prepared.steps_per_pass * self.work.batch_size
@@ -149,18 +155,19 @@ class _Job:
         forget, retain = ((self.train[0][rows], self.train[1][rows]) for rows in parts)
         return forget, retain
 
-    def _training(self) -> Iterator[torch.Tensor]:
-        model = copy.deepcopy(self.original).train()
-        settings = self.prepared.settings
+    def _training(self, model: nn.Module, examples: Rows, settings: dict[str, Any]) -> Iterator[torch.Tensor]:
+        """Endless steps of training, which change the model."""
+        model.train()
         optimizer = torch_peer.adam(model, settings["learning_rate"], settings["l2"])
-        for rows in self._passes(self.prepared.steps_per_pass * self.work.batch_size):
-            x, y = self.train[0][rows], self.train[1][rows]
-            yield torch_peer.train_step(model, optimizer, self.images.training(x), y)
+        for rows in self._passes(len(examples[0])):
+            yield torch_peer.train_step(model, optimizer, self.images.training(examples[0][rows]), examples[1][rows])
 
-    def _camu(self, forget: Rows, retain: Rows, tuned: bool) -> tuple[nn.Module, Iterator[Any]]:
-        """Algorithm 1 and the endless steps of Algorithm 2 over it; the model changes with them."""
-        settings, images = self.prepared.settings, self.images
-        model = copy.deepcopy(self.original).train()
+    def _camu(
+        self, original: nn.Module, forget: Rows, retain: Rows, settings: dict[str, Any], tuned: bool
+    ) -> tuple[nn.Module, Iterator[Any]]:
+        """Algorithm 1 and the endless steps of Algorithm 2 over it; the model, a copy of the original, changes."""
+        images = self.images
+        model = copy.deepcopy(original).train()
         kl, ce = (torch_peer.adam(model, settings[f"{k}_learning_rate"], settings["l2"]) for k in ("kl", "ce"))
         n = len(forget[0])
         rows = torch.randperm(len(retain[0]), device=self.device)[:n]
@@ -171,8 +178,8 @@ class _Job:
             self.prepared.num_classes
         )
         y_star = torch.where(y_kept == forget[1], wrong, y_kept)
-        to_counterfactual = self._outputs(self.original, counterfactual)[1] if tuned else None
-        to_retain = self._outputs(self.original, kept)[1] if tuned and images.augment == "none" else None
+        to_counterfactual = self._outputs(original, counterfactual)[1] if tuned else None
+        to_retain = self._outputs(original, kept)[1] if tuned and images.augment == "none" else None
 
         def steps() -> Iterator[Any]:
             for i, j in zip(self._passes(n), self._passes(n), strict=True):
@@ -186,26 +193,62 @@ class _Job:
                     None if to_retain is None else to_retain[j],
                 )
                 join = tuned and self.work.architecture == "cnn"
-                yield torch_peer.camu_step(model, self.original, kl, ce, batch, settings, join=join)
+                yield torch_peer.camu_step(model, original, kl, ce, batch, settings, join=join)
 
         return model, steps()
 
     def _unlearn(self, tuned: bool) -> dict[str, float]:
         """Split, tuples, every epoch of CaMU, and the accuracies, from data that is already loaded."""
         forget, retain = self._split()
-        model, steps = self._camu(forget, retain, tuned)
-        for _ in itertools.islice(steps, self.work.epochs * -(-len(forget[0]) // self.work.batch_size)):
-            pass
-        model.eval()
-        parts = {"R_tr": retain, "F_tr": forget, "T_s": self.test}
-        return {name: self._accuracy(model, *part) for name, part in parts.items()}
+        model, steps = self._camu(self.original, forget, retain, self.prepared.settings, tuned)
+        _stepper(steps)(self._steps(forget, self.work.epochs))
+        return self._accuracies(model.eval(), forget, retain)
 
-    def _attack(self) -> dict[str, float]:
-        """The audit `paper` of the original model, task data10."""
+    def _whole_job(self, tuned: bool) -> dict[str, float]:
+        """Original model, Retrain, CaMU, the metrics and the audit `paper` of both, as in `our_job.py`."""
+        settings, laps = self.prepared.settings, Laps()
+
+        def trained(name: str, examples: Rows) -> nn.Module:
+            model = torch_peer.build(self.work.architecture, self.prepared.num_classes)
+            model = model.to(self.device, memory_format=self.images.layout)
+            _stepper(self._training(model, examples, settings[name]))(self._steps(examples, settings[name]["epochs"]))
+            return model.eval()
+
+        original = trained("original", self.train)
+        figures = {"original T_s": self._accuracy(original, *self.test)}
+        self._finish(laps, "original")
+        forget, retain = self._split()
+        for name in ("retrain", "camu"):
+            if name == "retrain":
+                model = trained(name, retain)
+            else:
+                model, steps = self._camu(original, forget, retain, settings["camu"], tuned)
+                _stepper(steps)(self._steps(forget, settings["camu"]["epochs"]))
+                model.eval()
+            self._finish(laps, name)
+            figures |= {f"{name} {metric}": v for metric, v in self._accuracies(model, forget, retain).items()}
+            self._finish(laps, "metrics")
+            figures |= {f"{name} {figure}": v for figure, v in self._attack(model, forget, retain).items()}
+            self._finish(laps, "audit")
+        return figures | {f"{part} s": seconds for part, seconds in laps.seconds.items()}
+
+    def _finish(self, laps: Laps, part: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        laps.done(part)
+
+    def _steps(self, examples: Rows, epochs: int) -> int:
+        return int(epochs * -(-len(examples[0]) // self.work.batch_size))
+
+    def _attack(self, model: nn.Module, forget: Rows, retain: Rows) -> dict[str, float]:
+        """The audit `paper` of a model, task data10."""
         from experiments.bench import torch_attack  # needs XGBoost, the rest does not
 
-        forget, retain = self._split()
-        return torch_attack.attack(lambda x: self._outputs(self.original, x)[0], forget, retain, self.test)
+        return torch_attack.attack(lambda x: self._outputs(model, x)[0], forget, retain, self.test)
+
+    def _accuracies(self, model: nn.Module, forget: Rows, retain: Rows) -> dict[str, float]:
+        parts = {"R_tr": retain, "F_tr": forget, "T_s": self.test}
+        return {name: self._accuracy(model, *part) for name, part in parts.items()}
 
     def _outputs(self, model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and embeddings of a whole data set, minibatch by minibatch."""
@@ -231,52 +274,3 @@ def _stepper(steps: Iterator[Any]) -> Callable[[int], None]:
             pass
 
     return turn
-
-
-def _check(architecture: str, arrays: Any) -> dict[str, Any]:
-    settings = {"kl_retain": 0.5, "kl_forget": 0.5, "ce_forget": 0.01, "ce_retain": 0.9}
-    dtype = torch.from_numpy(arrays["forget"]).dtype
-    rates = arrays["rates"].tolist()
-
-    def fresh() -> nn.Module:
-        model = torch_peer.build(architecture, 10)
-        model = model.to(dtype)
-        torch_peer.load_flax(model, arrays)
-        return model
-
-    def images(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[name]).permute(0, 3, 1, 2).contiguous()
-
-    def labels(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[name]).long()
-
-    results: dict[str, Any] = {}
-    model = fresh().train()
-    shapes: dict[nn.Module, int] = {}
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.register_forward_hook(lambda m, _, y: shapes.update({m: y.numel() // y.shape[1]}))
-    loss = torch_peer.train_step(model, torch_peer.adam(model, rates[0], 1e-4), images("forget"), labels("y_forget"))
-    results["train/loss"] = loss.numpy()
-    results.update({f"train/{name}": a for name, a in torch_peer.to_flax(model).items()})
-    for name, layer, _ in torch_peer.tensors(model):
-        if name.endswith("/var"):
-            results[f"count/{name}"] = np.array(shapes[layer])
-
-    frozen = fresh().eval()
-    for variant in ("eager", "tuned"):
-        model = fresh().train()
-        adams = [torch_peer.adam(model, rate, 1e-4) for rate in rates[1:]]
-        batch = Batch(
-            images("forget"), images("counterfactual"), labels("y_star"), images("retain"), labels("y_retain")
-        )
-        if variant == "tuned":
-            with torch.no_grad():
-                batch = batch._replace(
-                    counterfactual_embedding=frozen(batch.counterfactual)[1], retain_embedding=frozen(batch.retain)[1]
-                )
-        join = variant == "tuned" and architecture == "cnn"
-        kl, ce = torch_peer.camu_step(model, frozen, adams[0], adams[1], batch, settings, join=join)
-        results.update({f"{variant}/kl": kl.numpy(), f"{variant}/ce": ce.numpy()})
-        results.update({f"{variant}/{name}": a for name, a in torch_peer.to_flax(model).items()})
-    return results
