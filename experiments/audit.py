@@ -125,7 +125,7 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
 
     original = Predictor((experiment.original(),), experiment.model, experiment.config.pipeline)
     target = 0.95 * evaluate.accuracy(evaluate.outputs(original, forget.x).logits, forget.y)
-    training = dataclasses.replace(experiment.config.original, epochs=settings.relearn_epochs)
+    training = experiment.config.relearning(settings.relearn_epochs)
     steps, null = (
         relearning.relearn_steps(keys.audit(job.seed, "klom"), p, forget, target, training)
         for p in (predictor, retrained)

@@ -48,9 +48,9 @@ class Experiment:
             "dataset": config.dataset,
             "limit": config.limit,
             "data": zlib.crc32(np.asarray(self.train.y).tobytes()),
-            "model": dataclasses.asdict(config.model),
+            "model": plain(config.model),
             "pipeline": plain(config.pipeline),
-            "training": dataclasses.asdict(config.original),
+            "training": plain(config.original),
             "seed": config.original_seed,
         }
         if config.validation:
@@ -172,10 +172,14 @@ def _model(config: Config, info: data.DataSet) -> camu_jax.Model:
     return model
 
 
+_ADDED = {"schedule": "constant", "size": "full"}  # what results and checkpoints that do not name it were made with
+
+
 def plain(settings: object) -> store.Settings:
-    """A settings dataclass as JSON would return it (tuples become lists)."""
+    """A settings dataclass as JSON would return it (tuples become lists); without what `_ADDED` holds."""
     assert dataclasses.is_dataclass(settings) and not isinstance(settings, type)
-    return dict(json.loads(json.dumps(dataclasses.asdict(settings))))
+    found = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return {name: value for name, value in found.items() if (name, value) not in _ADDED.items()}
 
 
 def digest(settings: store.Settings) -> str:

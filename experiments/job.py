@@ -71,7 +71,7 @@ class Job:
             "rows": zlib.crc32(np.asarray(task.rows, np.int64).tobytes()) if task.rows else None,
             "seed": self.seed,
             "train_metrics": config.train_metrics,
-            "model": dataclasses.asdict(config.model),
+            "model": plain(config.model),
             "pipeline": plain(config.pipeline),
             self.method: plain(settings),
         }
@@ -86,7 +86,7 @@ class Job:
     def path(self, extra: store.Extra | None = None) -> Path:
         """Where the result belongs; the model lies beside it."""
         config = self.experiment.config
-        return store.path(config.out, config.dataset, self.experiment.task.name, self.method, self.seed, extra)
+        return store.path(config.out, config.folder, self.experiment.task.name, self.method, self.seed, extra)
 
     def read(self, extra: store.Extra | None = None) -> store.Result | None:
         """The result, None where there is none; a damaged one is set aside.
