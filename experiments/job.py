@@ -113,7 +113,7 @@ class Job:
 
     def kept(self) -> Predictor | None:
         """The unlearned model of an earlier command, None where it was not kept; a damaged one is set aside."""
-        where = self._model_path
+        where = self.model_path
         try:
             return checkpoint.load(where, self.experiment.model, self.settings()) if where.exists() else None
         except checkpoint.CheckpointError as error:
@@ -121,7 +121,8 @@ class Job:
             return None
 
     @property
-    def _model_path(self) -> Path:
+    def model_path(self) -> Path:
+        """Where the unlearned model is kept, beside the result."""
         return self.path().with_suffix(".model")
 
     # --- the work -------------------------------------------------------------------------------------------------
@@ -146,8 +147,8 @@ class Job:
         """
         if self.experiment.config.keep_models:
             if machine.primary():
-                shutil.rmtree(self._model_path, ignore_errors=True)  # of a process that was killed before its result
-            checkpoint.save(self._model_path, predictor, self.settings())
+                shutil.rmtree(self.model_path, ignore_errors=True)  # of a process that was killed before its result
+            checkpoint.save(self.model_path, predictor, self.settings())
         if not machine.agree(self.read() is None):
             return
         metrics = self.accuracies(predictor)

@@ -197,7 +197,7 @@ def run(options: ReproduceOptions) -> int:
 
     plan: list[tuple[int, int]] = []  # the part, and the number of the piece within it
     failed: list[str] = []
-    total, seconds = 0, 0.0
+    total, expected = 0, estimate.Estimate()
     for number, part in enumerate(chosen):
         try:
             experiment = open_experiment(configs[number])
@@ -210,15 +210,18 @@ def run(options: ReproduceOptions) -> int:
             prepare_folders(configs[number])
         jobs = jobs_of(experiment)
         failed += _failures(jobs)
-        unmade = [job for job in jobs if job.read() is None]
-        seconds += estimate.estimate(unmade).seconds if first == 0 else 0.0
+        if first == 0:
+            results = [every[k].subject for k in todo if every[k].kind != curve.KIND]
+            curves = [every[k].subject for k in todo if every[k].kind == curve.KIND]
+            settings = experiment.config.relearning(options.relearn_epochs)
+            expected.add(results, [(job, settings) for job in curves])
         plan += [(number, k) for k in todo]
         total += len(every)
     console.say(f"{len(plan)} of {total} results to make on {machine.device_name()}")
     if advice := machine.advice():
         console.warn(advice)
-    if seconds:
-        console.say(f"about {machine.words(seconds)} for one process; audits, relearning and compilation not counted")
+    if expected.seconds:
+        console.say(f"about {machine.words(expected.seconds)} for one process; compilation not counted")
 
     held, done, opened = 0, 0, -1
     begin = len(plan) * first // count
