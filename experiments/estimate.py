@@ -87,7 +87,8 @@ class Estimate:
         """
         self._tried.clear()
         for job in jobs:
-            self._job(job)
+            if machine.agree(job.read() is None):
+                self._job(job)
             for name in audit.lacking(job):
                 self._audit(job, name)
         for job, settings in curves:
@@ -98,9 +99,9 @@ class Estimate:
     # --- what there is to do --------------------------------------------------------------------------------------
 
     def _job(self, job: Job) -> None:
-        """A job's model, if it was not kept, and measuring it."""
-        made = job.read() is not None
-        if self._again("job", job.path()) or machine.agree(made and job.model_path.exists()):
+        """A job's model, if it is not kept by then, and measuring it the first time."""
+        again, made = self._again("job", job.path()), machine.agree(job.read() is not None)
+        if job.experiment.config.keep_models if again else machine.agree(made and job.model_path.exists()):
             return
         method, settings = job.entry
         if method.uses_original:
@@ -111,7 +112,7 @@ class Estimate:
             return method.unlearn(keys.method(job.seed, job.method), problem, settings, progress=listen)
 
         self._spend((job.method, len(job.experiment.train)), lambda: trial.steps(unlearn))
-        if not machine.agree(made):
+        if not made and not again:
             self._images(job, _all_images(job))
 
     def _original(self, experiment: Experiment, audit: str | None = None, number: int = 0) -> None:
@@ -129,6 +130,7 @@ class Estimate:
     def _audit(self, job: Job, name: AuditName) -> None:
         """An audit of a job, with the populations that it lacks."""
         experiment, (forget, _) = job.experiment, job.split()
+        self._job(job)
         for models in populations(job, name):
             self._population(models)
         asked = len(forget)  # for the histogram
