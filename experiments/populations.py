@@ -96,9 +96,9 @@ def populations(job: Job, name: AuditName) -> list[Population]:
 
 def deal(job: Job) -> lira.Shadows:
     """The halves and forget sets of U-LiRA's shadow models, those of every seed and method alike."""
-    experiment = job.experiment
-    train, config = experiment.train, experiment.config
-    return lira.deal(keys.halves(config.original_seed), len(train), config.audits.halves, len(job.rows()[0]) / len(train))
+    train, config = job.experiment.train, job.experiment.config
+    share = len(job.rows()[0]) / len(train)
+    return lira.deal(keys.halves(config.original_seed), len(train), config.audits.halves, share)
 
 
 def _unlearned(job: Job, count: int) -> Population:

@@ -106,7 +106,7 @@ def _child(name: str, argv: list[str], prepare: Prepare | None, fresh: bool) -> 
             script = Path(__file__).resolve().parents[1] / f"{name}.py"
             os.execv(sys.executable, [sys.executable, str(script), *argv])
         process.begin()
-        setattr(estimate.Estimate, "add", lambda *_: None)  # the work itself is tried
+        estimate.Estimate.add = lambda *_: None  # type: ignore[method-assign]  # the work itself is tried
         if prepare is not None:
             prepare()
         code = importlib.import_module(f"experiments.{name}").main(argv)

@@ -92,7 +92,7 @@ def _dataset(folder: str, settings: Settings) -> str:
 
 
 def in_paper(dataset: str) -> str:
-    """The data set whose figures in the paper stand beside those of a `Job.dataset`: that of the small model as well."""
+    """The data set of the paper whose figures stand beside those of a `Job.dataset`; the small model has the same."""
     return dataset.removesuffix(f" ({store.SMALL})")
 
 
