@@ -11,7 +11,7 @@ from camu_jax import _validate, loop, losses
 from camu_jax._value import by_value_transformation
 from camu_jax.images import Pipeline
 from camu_jax.model import Model, Variables
-from camu_jax.optimizers import adam_l2
+from camu_jax.optimizers import adam_l2, one_cycle
 from camu_jax.types import Examples, Settings
 
 Schedule = Literal["constant", "one_cycle"]
@@ -40,9 +40,8 @@ class TrainSettings(Settings):
 
     def optimizer(self, steps: int) -> optax.GradientTransformation:
         """Adam with these settings, for training of so many steps."""
-        if self.schedule == "constant":
-            return adam_l2(self.learning_rate, self.l2)
-        return adam_l2(optax.cosine_onecycle_schedule(steps, self.learning_rate), self.l2)
+        constant = self.schedule == "constant"
+        return adam_l2(self.learning_rate if constant else one_cycle(self.learning_rate, steps), self.l2)
 
 
 @jax.tree_util.register_dataclass

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from camu_jax import Examples, Pipeline, Predictor, TrainSettings, accuracy, evaluate, loop, train
-from camu_jax.optimizers import adam_l2, sgd_l2
+from camu_jax.optimizers import adam_l2, one_cycle, sgd_l2
 from camu_jax.training import TrainState, train_step
 from tests.helpers import (
     NORMED,
@@ -112,7 +112,7 @@ def test_one_cycle_rises_and_falls(steps):
 def test_one_cycle_is_of_the_whole_training(key):
     """And compiles a step once, whenever it is asked for again."""
     cycle = replace(QUICK, schedule="one_cycle")
-    schedule = optax.cosine_onecycle_schedule(6, QUICK.learning_rate)
+    schedule = one_cycle(QUICK.learning_rate, 6)
     found = train(key, PLAIN, D, cycle)
     chex.assert_trees_all_equal(found, train(key, PLAIN, D, QUICK, optimizer=schedule))
     assert differ(found["params"], train(key, PLAIN, D, QUICK)["params"])
