@@ -10,7 +10,7 @@ import tyro
 from camu_jax import Pipeline, Settings, TrainSettings, _validate
 from camu_jax.methods import METHODS, Method, method_of
 from camu_jax.methods.camu import ABLATIONS
-from experiments import UsageError, console, sources
+from experiments import UsageError, console, sources, store
 from experiments.defaults import ModelSettings, Preset, defaults
 from experiments.tasks import kind_of
 
@@ -103,6 +103,21 @@ class Config(Common):
         default_factory=lambda: {method.name: cls() for cls, method in METHODS.items()}
     )
 
+    def folder(self, name: str) -> str:
+        """The folder of a data set's results; those of the small model have one of their own."""
+        return name if self.model.size == "full" else f"{name}-{self.model.size}"
+
+    def label(self, title: str) -> str:
+        """A data set in words, and the model where it is not the paper's: `c10 (small ResNet-18)`."""
+        model = store.model_name(dataclasses.asdict(self.model))
+        return f"{title} ({model})" if model else title
+
+    def relearning(self, epochs: int) -> TrainSettings:
+        """How models are fine-tuned: as the original was trained, at a constant rate; a tenth of a cycle's highest."""
+        constant = self.original.schedule == "constant"
+        rate = self.original.learning_rate if constant else self.original.learning_rate / 10
+        return dataclasses.replace(self.original, epochs=epochs, learning_rate=rate, schedule="constant")
+
     def method(self, name: str) -> tuple[Method, Settings]:
         """The method behind a name of `method_names()`, and its settings."""
         base, _, ablation = name.partition(":")
@@ -141,8 +156,8 @@ def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:
 
 
 def with_defaults(chosen: Config, config: C) -> C:
-    """A config with the data set, the task and the preset of another one, and their settings."""
-    found = defaults(chosen.dataset, chosen.task, chosen.preset)
+    """A config with the data set, the task, the preset and the model's size of another one, and their settings."""
+    found = defaults(chosen.dataset, chosen.task, chosen.preset, chosen.model.size)
     same = {name: getattr(chosen, name) for name in ("dataset", "task", "preset")}
     return dataclasses.replace(config, **same, **found._asdict())
 
@@ -181,6 +196,8 @@ def check(config: C) -> C:
             f"seeds is {config.seeds}, original_seed {config.original_seed}; allowed: one or more different numbers, "
             "0 or greater and below 2^32"
         )
+    if config.model.size != "full" and config.model.architecture != "resnet18":
+        raise UsageError(f"model.size is {config.model.size}; allowed with {config.dataset}: full")
     if config.side_by_side < 1 or config.side_by_side > 1 and config.stream:
         raise UsageError(f"side_by_side is {config.side_by_side}; allowed: 1 or more, and 1 with --stream")
     if not 0 <= config.keep_minutes < float("inf"):

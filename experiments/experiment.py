@@ -46,7 +46,12 @@ class Experiment:
     @property
     def title(self) -> str:
         """Data set and task, for headings; classes have their names."""
-        return f"{self.source.title}, {self.task.title(self.source.classes)}"
+        return f"{self.config.label(self.source.title)}, {self.task.title(self.source.classes)}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of the results, within `--out`."""
+        return self.config.folder(self.source.name)
 
     @functools.cached_property
     def model_settings(self) -> store.Settings:
@@ -69,7 +74,7 @@ class Experiment:
             "data": zlib.crc32(np.asarray(self.train.y).tobytes()),
             "model": self.model_settings,
             "pipeline": plain(config.pipeline),
-            "training": dataclasses.asdict(config.original),
+            "training": plain(config.original),
             "seed": config.original_seed,
         }
         if config.validation:
@@ -228,17 +233,21 @@ def _model(config: Config, source: sources.Source) -> camu_jax.Model:
 
 def model_settings(model: ModelSettings) -> store.Settings:
     """What decides a model; of one's own its code, wherever it lies."""
-    settings = dataclasses.asdict(model)
-    factory = settings.pop("factory")
+    settings = plain(model)
+    factory = settings.pop("factory", None)
     if factory is None:
         return settings
-    return {"factory": model.name, "code": own_model.digest(factory), "compute": model.compute}
+    return {"factory": model.name, "code": own_model.digest(str(factory)), "compute": model.compute}
+
+
+_ADDED = {"schedule": "constant", "size": "full"}  # what results and checkpoints that do not name it were made with
 
 
 def plain(settings: object) -> store.Settings:
-    """A settings dataclass as JSON would return it (tuples become lists)."""
+    """A settings dataclass as JSON would return it (tuples become lists); without what `_ADDED` holds."""
     assert dataclasses.is_dataclass(settings) and not isinstance(settings, type)
-    return dict(json.loads(json.dumps(dataclasses.asdict(settings))))
+    found = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return {name: value for name, value in found.items() if (name, value) not in _ADDED.items()}
 
 
 def digest(settings: store.Settings) -> str:

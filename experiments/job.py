@@ -88,8 +88,8 @@ class Job:
     def path(self, extra: store.Extra | None = None) -> Path:
         """Where the result belongs; the model lies beside it."""
         experiment = self.experiment
-        out, dataset, task = experiment.config.out, experiment.source.name, experiment.task.name
-        return store.path(out, dataset, task, self.method, self.seed, extra)
+        out, folder, task = experiment.config.out, experiment.folder, experiment.task.name
+        return store.path(out, folder, task, self.method, self.seed, extra)
 
     def read(self, extra: store.Extra | None = None) -> store.Result | None:
         """The result, None where there is none; a damaged one is set aside.
@@ -116,7 +116,7 @@ class Job:
 
     def kept(self) -> Predictor | None:
         """The unlearned model of an earlier command, None where it was not kept; a damaged one is set aside."""
-        where = self._model_path
+        where = self.model_path
         try:
             return checkpoint.load(where, self.experiment.model, self.settings()) if where.exists() else None
         except checkpoint.CheckpointError as error:
@@ -124,7 +124,8 @@ class Job:
             return None
 
     @property
-    def _model_path(self) -> Path:
+    def model_path(self) -> Path:
+        """Where the unlearned model is kept, beside the result."""
         return self.path().with_suffix(".model")
 
     # --- the work -------------------------------------------------------------------------------------------------
@@ -149,8 +150,8 @@ class Job:
         """
         if self.experiment.config.keep_models:
             if machine.primary():
-                shutil.rmtree(self._model_path, ignore_errors=True)  # of a process that was killed before its result
-            checkpoint.save(self._model_path, predictor, self.settings())
+                shutil.rmtree(self.model_path, ignore_errors=True)  # of a process that was killed before its result
+            checkpoint.save(self.model_path, predictor, self.settings())
         if not machine.agree(self.read() is None):
             return
         metrics = self.accuracies(predictor)

@@ -36,8 +36,8 @@ def run(options: RelearnConfig) -> None:
     """Relearns every job that has no curve yet, then draws all of them."""
     experiment = open_experiment(options)
     pieces = [curve.piece(job, options.relearn) for job in jobs_of(experiment)]
-    todo = [piece.subject for piece in pieces if piece.todo()]
-    estimate.announce([piece.subject for piece in pieces], todo, uncounted=["relearning"])
+    todo = [(piece.subject, options.relearn) for piece in pieces if piece.todo()]
+    estimate.announce([piece.subject for piece in pieces], [], todo)
     grid.run(pieces)
     curves: dict[str, list[list[float]]] = {method: [] for method in options.methods}
     for piece in pieces:

@@ -28,12 +28,14 @@ class Method:
       unlearn: `(key, problem, settings, *, progress) -> Predictor`.
       uses_original: whether the original model's parameters influence the result.
       one_by_one: `settings -> bool`, whether it decides something outside of JAX, so that `jax.vmap` does not take it.
+      members: `settings -> int`, of how many models its predictor is made.
     """
 
     name: str
     unlearn: Callable[..., Predictor]
     uses_original: bool = True
     one_by_one: Callable[..., bool] = lambda settings: False
+    members: Callable[..., int] = lambda settings: 1
 
 
 METHODS: dict[type[Settings], Method] = {
@@ -42,7 +44,13 @@ METHODS: dict[type[Settings], Method] = {
     Boundary: Method("boundary", boundary.unlearn),
     BadTeacher: Method("bad_teacher", bad_teacher.unlearn),
     Scrub: Method("scrub", scrub.unlearn, one_by_one=lambda settings: settings.rewind),
-    Sisa: Method("sisa", sisa.unlearn, uses_original=False, one_by_one=lambda settings: True),
+    Sisa: Method(
+        "sisa",
+        sisa.unlearn,
+        uses_original=False,
+        one_by_one=lambda settings: True,
+        members=lambda settings: settings.shards,
+    ),
     Unroll: Method("unroll", unroll.unlearn),
     Camu: Method("camu", camu.unlearn),
 }
