@@ -198,7 +198,8 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _write_npz(path: Path, variables: Variables) -> None:
-    np.savez(path, **{name: np.asarray(array) for name, array in flat(variables).items()})
+    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in flat(variables).items()}
+    np.savez(path, **arrays)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

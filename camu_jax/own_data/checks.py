@@ -61,7 +61,8 @@ def checked(
         )
     y_train, y_test, classes = _labels(what, train[1], test[1], classes)
     parts: list[Any] = [(x_train, y_train), (x_test, y_test)]
-    found = OwnData(*(Examples(x, y, len(classes)) for x, y in parts), classes, ids)
+    of_train, of_test = (Examples(x, y, len(classes)) for x, y in parts)
+    found = OwnData(of_train, of_test, classes, ids)
     try:
         found.train.validate("train")
         found.test.validate("test")
