@@ -210,13 +210,13 @@ def prepare_folders(config: Common) -> None:
 
 
 def _model(config: Config, source: sources.Source) -> camu_jax.Model:
-    shape, dtype = source.image_shape, jnp.float32
-    if source.dtype == np.uint8:
+    shape, dtype = source.image_shape, "float32"
+    if source.dtype == "uint8":
         for name, values in (("mean", config.pipeline.mean), ("std", config.pipeline.std)):
             if len(values) not in (1, shape[2]):
                 raise UsageError(f"pipeline.{name} is {values}; allowed: 1 or {shape[2]} numbers")
         shape = config.pipeline.image_shape(shape)
-    elif np.issubdtype(source.dtype, np.integer):
+    elif jnp.issubdtype(source.dtype, jnp.integer):
         dtype = source.dtype
     if config.model.factory is not None:
         model = own_model.make(config.model.factory, shape, source.num_classes, dtype=dtype)

@@ -43,13 +43,17 @@ class OwnData:
 
 
 def checked(
-    what: str, train: Arrays, test: Arrays, classes: tuple[str, ...] | None, ids: np.ndarray | None = None
+    what: str,
+    train: Arrays,
+    test: Arrays,
+    classes: tuple[str, ...] | None,
+    ids: np.ndarray | None = None,
+    side: int | None = None,
 ) -> OwnData:
     """The data set, after everything that could be wrong with it was looked at."""
-    if train[0].dtype == test[0].dtype == np.uint8 and train[0].ndim == test[0].ndim == 4:
-        x_train, x_test = pictures.coloured([train[0], test[0]])
-    else:
-        x_train, x_test = train[0], test[0]
+    x_train, x_test = train[0], test[0]
+    if x_train.dtype == x_test.dtype == np.uint8 and x_train.ndim == x_test.ndim == 4:
+        x_train, x_test = pictures.coloured(pictures.of_one_size([x_train, x_test], side))
     if (x_train.dtype, x_train.shape[1:]) != (x_test.dtype, x_test.shape[1:]):
         raise DataError(
             f"data set {what}: training examples are {x_train.dtype}{x_train.shape[1:]}, test examples "
@@ -57,7 +61,8 @@ def checked(
         )
     y_train, y_test, classes = _labels(what, train[1], test[1], classes)
     parts: list[Any] = [(x_train, y_train), (x_test, y_test)]
-    found = OwnData(*(Examples(x, y, len(classes)) for x, y in parts), classes, ids)
+    of_train, of_test = (Examples(x, y, len(classes)) for x, y in parts)
+    found = OwnData(of_train, of_test, classes, ids)
     try:
         found.train.validate("train")
         found.test.validate("test")
