@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
-from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate, rows
+from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate, splits
 from camu_jax.audits import divergence, estimates, lira, population, relearning
 from experiments import console, grid, keys, machine, store
 from experiments.config import AuditName
@@ -108,7 +108,7 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     """
     experiment, settings = job.experiment, job.experiment.config.audits
     forget, retain = job.split()
-    everything = _joined(forget, retain, experiment.test)
+    everything = splits.join(forget, retain, experiment.test)
     oracles = _unlearned(dataclasses.replace(job, method="retrain"), 2 * settings.models, everything)
     oracles, others = oracles[: settings.models], oracles[settings.models :]
     ours = others if job.method == "retrain" else _unlearned(job, settings.models, everything)
@@ -252,8 +252,3 @@ class _MarginFiles(MutableMapping[int, Margins]):
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number}.npy"
-
-
-def _joined(*parts: Examples) -> Examples:
-    x, y = rows.concatenate([p.x for p in parts]), rows.concatenate([p.y for p in parts])
-    return Examples(x, y, parts[0].num_classes)
