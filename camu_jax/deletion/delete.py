@@ -4,13 +4,15 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import digests, duplicates
 from camu_jax.deletion import figures, guarantee, receipt
 from camu_jax.deletion.receipt import Asked, Json, Previous, Receipt
 from camu_jax.deletion.record import Record
-from camu_jax.deletion.request import Request
+from camu_jax.deletion.request import Request, keys
 from camu_jax.methods import method_of
 from camu_jax.problem import Predictor
 
@@ -59,7 +61,7 @@ def delete(
         asked={"rows": numbers, "ids": None, "total": total, "unlabelled": [], "left_out": 0},
         digested={
             "data": digests.of_examples(problem.forget, problem.retain, test),
-            "original": digests.of_tree(problem.original),
+            "original": digests.of_tree(request.original.members),
             "result": digests.of_tree(result.members),
         },
         work={},
@@ -104,6 +106,7 @@ def draw_up(
         "settings": plain(request.settings),
         "witnesses": {"kind": request.witnesses, "count": request.count, "training": plain(request.training)},
         "pipeline": plain(problem.pipeline),
+        "key": np.asarray(jax.random.key_data(request.key)).tolist(),
     }
     info = {name: float(value) for name, value in result.info.items() if math.isfinite(float(value))}
     found = figures.compute(record, request.keys.audit, witnesses=request.witnesses)
@@ -123,6 +126,11 @@ def draw_up(
         duplicates=receipt.numbered(copies, asked["rows"], list(retained)),
         previous=None if previous is None else Previous(digest=previous["digest"], rows=earlier),
     )
+
+
+def audit_key(receipt: Receipt) -> jax.Array:
+    """The key of the attacks, with which `figures.compute` finds the figures of a receipt again."""
+    return keys(jax.random.wrap_key_data(jnp.array(receipt["work"]["key"], jnp.uint32))).audit
 
 
 def deleted_until(previous: Receipt | None) -> list[int]:

@@ -7,7 +7,7 @@ request's key and the part's name.
 import dataclasses
 import functools
 from collections.abc import Callable, MutableMapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,11 @@ class Keys(NamedTuple):
     audit: jax.Array
 
 
+def keys(key: jax.Array) -> Keys:
+    """The keys that a request's key is split into."""
+    return Keys(*jax.random.split(key, 3))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """What shall be deleted from which model, by which method, and how closely the result is looked at.
@@ -51,6 +56,7 @@ class Request:
       control: whether one such model is measured beside the result also where there are no others.
       witnesses: `heads` trains K linear heads on the original model's embedding, for models that are too large to be
         trained K times. The embedding has seen the rows, so that heads notice less.
+      ensemble: the original model, where it is an ensemble and the problem therefore holds no variables of it.
       training: how models that never saw the rows are trained; best as the original model was.
     """
 
@@ -61,16 +67,18 @@ class Request:
     count: int = 8
     control: bool = False
     witnesses: Witnesses = "models"
+    ensemble: Predictor | None = None
     training: TrainSettings = TrainSettings()
 
     def __post_init__(self) -> None:
+        _validate.one_of(get_args(Witnesses), witnesses=self.witnesses)
         if self.count:
             _validate.at_least(LEAST, count=self.count)
 
     @property
     def keys(self) -> Keys:
         """The keys of its parts."""
-        return Keys(*jax.random.split(self.key, 3))
+        return keys(self.key)
 
     @functools.cached_property
     def classes(self) -> tuple[int, ...]:
@@ -98,7 +106,7 @@ class Request:
     @property
     def original(self) -> Predictor:
         """The model as it was."""
-        return Predictor((self.problem.original,), self.problem.model, self.problem.pipeline)
+        return self.ensemble or Predictor((self.problem.original,), self.problem.model, self.problem.pipeline)
 
     def unlearn(self, progress: loop.Listener | None = None) -> Predictor:
         """The result."""
