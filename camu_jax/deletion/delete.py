@@ -65,7 +65,7 @@ def delete(
             "result": digests.of_tree(result.members),
         },
         work={},
-        previous=previous,
+        previous=None if previous is None else {"digest": previous["digest"], "rows": earlier},
     )
 
 
@@ -78,7 +78,7 @@ def draw_up(
     asked: Asked,
     digested: dict[str, str],
     work: dict[str, Json],
-    previous: Receipt | None = None,
+    previous: Previous | None = None,
     retained: Sequence[int] | None = None,
 ) -> Receipt:
     """Draws up the receipt of what was made.
@@ -91,16 +91,16 @@ def draw_up(
       asked: for the receipt.
       digested: digests that depend on where things lie: `data`, `original`, `result`, and others.
       work: what the caller tells of the work beside method and settings.
-      previous: the receipt of the deletion before.
+      previous: the deletion before.
       retained: the number of each row of the retain set; None is all rows that are not deleted.
 
     Raises:
       ValueError: a figure is not finite.
     """
     problem, method = request.problem, method_of(request.settings)
-    earlier = deleted_until(previous)
     if retained is None:
-        retained = np.setdiff1d(np.arange(asked["total"]), [*asked["rows"], *earlier]).tolist()
+        gone = [*asked["rows"], *(previous["rows"] if previous else [])]
+        retained = np.setdiff1d(np.arange(asked["total"]), gone).tolist()
     settings = {
         "method": method.name,
         "settings": plain(request.settings),
@@ -118,14 +118,22 @@ def draw_up(
             **digested,
             "rows": digests.of_json(asked["rows"]),
             "record": digests.of_named(record.arrays()),
-            "settings": digests.of_json(settings),
+            "settings": settings_digest(settings),
         },
         work={**settings, "info": info, **work},
         guarantee=guarantee.state(method, info, found),
         figures=found,
         duplicates=receipt.numbered(copies, asked["rows"], list(retained)),
-        previous=None if previous is None else Previous(digest=previous["digest"], rows=earlier),
+        previous=previous,
     )
+
+
+_SETTINGS = ("method", "settings", "witnesses", "pipeline", "key")
+
+
+def settings_digest(work: dict[str, Json]) -> str:
+    """The digest of all settings that a receipt's `work` tells."""
+    return digests.of_json({name: work.get(name) for name in _SETTINGS})
 
 
 def audit_key(receipt: Receipt) -> jax.Array:
