@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -11,16 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
-from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate, splits
+from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, evaluate, splits
 from camu_jax.audits import divergence, estimates, lira, population, relearning
 from experiments import console, grid, keys, machine, store
 from experiments.config import AuditName
 from experiments.experiment import digest, plain
 from experiments.job import Job, make_together
-
-Margins = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-"""Margins of one model, `[examples]`, or of many, `[models, examples]`."""
-
+from experiments.margins import MarginFiles, Margins
 
 def piece(job: Job) -> grid.Piece[Job]:
     """The result of a job, with its audits, as work to do."""
@@ -210,45 +207,7 @@ def _margins(
             arguments,
             count,
             examples,
-            cache=_MarginFiles(folder, len(examples)),
+            cache=MarginFiles(folder, len(examples)),
             at_once=job.at_once,
             progress=lambda done, of: console.say(f"{label}: {done} of {of}"),
         )
-
-
-@dataclasses.dataclass
-class _MarginFiles(MutableMapping[int, Margins]):
-    """Margins `[examples]` by the number of the model, a file each; a damaged one is set aside."""
-
-    folder: Path
-    examples: int
-
-    def __getitem__(self, number: int) -> Margins:
-        file = self._file(number)
-        try:
-            found = np.load(file, allow_pickle=False)
-            if found.shape != (self.examples,):
-                raise ValueError(f"shape {found.shape}, {(self.examples,)} belongs")
-        except FileNotFoundError:
-            raise KeyError(number) from None
-        except (OSError, ValueError, EOFError) as error:
-            aside = checkpoint.set_aside(file).name
-            console.warn(f"{file} is damaged ({error}); it is set aside as {aside} and made anew")
-            raise KeyError(number) from None
-        return np.asarray(found)
-
-    def __setitem__(self, number: int, margins: Margins) -> None:
-        with store.atomic(self._file(number)) as partial:
-            np.save(partial, margins)
-
-    def __delitem__(self, number: int) -> None:
-        self._file(number).unlink()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(sorted(int(file.stem) for file in self.folder.glob("[0-9]*.npy")))
-
-    def __len__(self) -> int:
-        return len(list(self.folder.glob("[0-9]*.npy")))
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number}.npy"

@@ -101,6 +101,11 @@ class Request:
         method_of(self.settings)
         attack.check(self.problem, self.test)
 
+    @functools.cached_property
+    def asked(self) -> Examples:
+        """What the witnesses are asked about: the rows, then the test set."""
+        return join(self.problem.forget, self.test)
+
     # --- the work -------------------------------------------------------------------------------------------------
 
     @property
@@ -128,7 +133,7 @@ class Request:
         `[:, :F]` are those of the rows.
         """
         if self.witnesses == "models":
-            make, examples = self._train, join(self.problem.forget, self.test)
+            make, examples = self._train, self.asked
         else:
             make, examples = self._heads()
         keys = self.keys.witnesses
@@ -154,7 +159,7 @@ class Request:
         """
         retain, asked = (
             Examples(jnp.asarray(self._embed(part)), jnp.asarray(part.y), part.num_classes)
-            for part in (self.problem.retain, join(self.problem.forget, self.test))
+            for part in (self.problem.retain, self.asked)
         )
         head = _linear(retain.num_classes, retain.x.shape[1])
 
