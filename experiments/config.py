@@ -8,10 +8,9 @@ from typing import Annotated, Literal, TypeVar, get_args
 import tyro
 
 from camu_jax import Pipeline, Settings, TrainSettings, _validate
-from camu_jax.data import Name
 from camu_jax.methods import METHODS, Method, method_of
 from camu_jax.methods.camu import ABLATIONS
-from experiments import UsageError, console
+from experiments import UsageError, console, sources
 from experiments.defaults import ModelSettings, Preset, defaults
 from experiments.tasks import kind_of
 
@@ -77,8 +76,10 @@ class Config(Common):
     task: str = "data10"
     """What to forget: dataP, P percent of the training examples (1-90); classK or classK,L, whole classes;
     indices:FILE, the training examples whose numbers stand in a .npy or .txt file."""
-    dataset: Name = "digit"
-    """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download)."""
+    dataset: str = "digit"
+    """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download); or
+    your own: npz:FILE with x_train, y_train, x_test, y_test; folder:DIR with train/CLASS/*.png and test/CLASS/*.png;
+    tfds:NAME, any image set of TFDS; hf:DIR, a Hugging Face data set saved to disk."""
     methods: tuple[str, ...] = ("retrain", "camu")
     """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu, or all;
     the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
@@ -96,6 +97,8 @@ class Config(Common):
     model: ModelSettings = ModelSettings()
     pipeline: Pipeline = Pipeline()
     original: TrainSettings = TrainSettings()
+    weights: Annotated[str | None, tyro.conf.arg(name="original")] = None
+    """Your own trained model instead of one trained here: an Orbax folder, a .safetensors or a .npz file."""
     settings: Annotated[dict[str, Settings], tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=lambda: {method.name: cls() for cls, method in METHODS.items()}
     )
@@ -165,6 +168,7 @@ def changed(config: C, assignments: Sequence[str]) -> C:
 
 def check(config: C) -> C:
     """Refuses what the types alone cannot: unknown or repeated methods and seeds. Replaces `all` by every method."""
+    sources.check(config.dataset)
     names = [n for name in config.methods for n in (config.settings if name == "all" else [name])]
     for name in names:
         if name not in method_names():

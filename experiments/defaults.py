@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any, Literal, NamedTuple
 
 from camu_jax import Camu, Model, Pipeline, Settings, TrainSettings, models
-from camu_jax.data import Name
 from camu_jax.methods import METHODS
 from camu_jax.model import in_bfloat16
 from camu_jax.models.resnet import Stem
@@ -16,8 +15,11 @@ _WIDEST = 4096  # beyond it no memory holds the CNN's or ResNet-18's weights
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """Which of the paper's two models."""
+    """Which of the paper's two models, or one's own."""
 
+    factory: str | None = None
+    """FILE.py:NAME, a function that returns your own model: a Flax Linen or NNX module, an Equinox module, or a
+    camu_jax.Model. It may take image_shape and num_classes, and rngs (NNX) or key (Equinox)."""
     architecture: Literal["cnn", "resnet18"] = "cnn"
     """The CNN of the MNIST data sets, or ResNet-18."""
     width: int | None = None
@@ -32,12 +34,21 @@ class ModelSettings:
         if self.width is not None and not 1 <= self.width <= _WIDEST:
             raise ValueError(f"model.width is {self.width}; allowed: 1 to {_WIDEST}")
 
+    @property
+    def name(self) -> str:
+        """For files."""
+        return self.architecture if self.factory is None else self.factory.rpartition(":")[2]
+
     def build(self, num_classes: int, image_shape: tuple[int, ...]) -> Model:
         """The model for images of a shape."""
         if self.architecture == "cnn":
             model = models.cnn(num_classes, image_shape, width=self.width or 1)
         else:
             model = models.resnet18(num_classes, image_shape, width=self.width or 64, stem=self.stem)
+        return self.in_its_arithmetic(model)
+
+    def in_its_arithmetic(self, model: Model) -> Model:
+        """A model in the arithmetic of `compute`."""
         return model if self.compute == "float32" else in_bfloat16(model)
 
 
@@ -97,11 +108,11 @@ def camu_epochs(percent: int) -> int:
     return max(1, min(10, round(100 / percent)))
 
 
-def defaults(dataset: Name, task: str, preset: Preset) -> Defaults:
+def defaults(dataset: str, task: str, preset: Preset) -> Defaults:
     """The settings of one data set and task.
 
     Args:
-      dataset: a name of `camu_jax.data`.
+      dataset: a name of `camu_jax.data`; anything else, one's own data, has the settings of the MNIST data sets.
       task: as on the command line; it need not be checked yet.
       preset: CaMU as in the authors' code, or as in the paper's text.
     """

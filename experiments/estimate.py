@@ -24,7 +24,7 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
     config = experiment.config
     forget, _ = jobs[0].split()
     console.say(
-        f"{config.dataset}, {experiment.task.name}: forget {len(forget)} of {len(experiment.train)} training examples, "
+        f"{experiment.title}: forget {len(forget)} of {len(experiment.train)} training examples, "
         f"{len(experiment.test)} {'validation' if config.validation else 'test'} examples"
     )
     console.say(

@@ -65,13 +65,13 @@ class Job:
         config, task = self.experiment.config, self.experiment.task
         method, settings = self.entry
         result: store.Settings = {
-            "dataset": config.dataset,
+            **self.experiment.source.settings,
             "limit": config.limit,
             "task": task.name,
             "rows": zlib.crc32(np.asarray(task.rows, np.int64).tobytes()) if task.rows else None,
             "seed": self.seed,
             "train_metrics": config.train_metrics,
-            "model": dataclasses.asdict(config.model),
+            "model": self.experiment.model_settings,
             "pipeline": plain(config.pipeline),
             self.method: plain(settings),
         }
@@ -85,8 +85,9 @@ class Job:
 
     def path(self, extra: store.Extra | None = None) -> Path:
         """Where the result belongs; the model lies beside it."""
-        config = self.experiment.config
-        return store.path(config.out, config.dataset, self.experiment.task.name, self.method, self.seed, extra)
+        experiment = self.experiment
+        out, dataset, task = experiment.config.out, experiment.source.name, experiment.task.name
+        return store.path(out, dataset, task, self.method, self.seed, extra)
 
     def read(self, extra: store.Extra | None = None) -> store.Result | None:
         """The result, None where there is none; a damaged one is set aside.
@@ -160,6 +161,8 @@ class Job:
             "side_by_side": side_by_side,
             **machine.provenance(),
         }
+        if names := self.experiment.task.names(self.experiment.source.classes):
+            result["classes"] = names
         reason = evaluate.failure(predictor, self.split()[1], metrics["R_tr"])
         if reason is not None:
             result["failed"] = reason

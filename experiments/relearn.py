@@ -44,9 +44,8 @@ def run(options: RelearnConfig) -> None:
         result = piece.subject.read(curve.extra_of(options.relearn))
         assert result is not None
         curves[piece.subject.method].append(reporting.differences(result["curve"]))
-    title = f"{options.dataset}, {experiment.task.name}"
     label = "R_ts - F_ts (points)" if experiment.task.classes else "R_tr - F_tr (points)"
-    for path in reporting.draw_relearning(pieces[0].path.parents[1], curves, title, label):
+    for path in reporting.draw_relearning(pieces[0].path.parents[1], curves, experiment.title, label):
         console.say(f"drawn: {path}")
 
 

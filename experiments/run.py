@@ -83,7 +83,7 @@ def print_table(jobs: Sequence[Job]) -> None:
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
     console.say(
-        f"\n{options.dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}"
+        f"\n{jobs[0].experiment.title}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}"
         f"{'; * on cores that other work shared' if shared else ''}"
     )
     Console(width=max(console.console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))
