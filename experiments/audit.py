@@ -19,6 +19,7 @@ from experiments.experiment import digest, plain
 from experiments.job import Job, make_together
 from experiments.margins import MarginFiles, Margins
 
+
 def piece(job: Job) -> grid.Piece[Job]:
     """The result of a job, with its audits, as work to do."""
     return grid.Piece(job, job.path(), missing, make, job.method, job.at_once)

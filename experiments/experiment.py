@@ -108,6 +108,13 @@ class Experiment:
             assert found is not None
             return found
 
+    @property
+    def original_path(self) -> Path:
+        """Where the original model lies once it is there: the user's, or the one that was trained here."""
+        if self.config.weights is not None:
+            return Path(self.config.weights)
+        return self._original_path(self.original_settings())
+
     def _original_path(self, settings: store.Settings) -> Path:
         name = f"{self.source.name}-{self.config.model.name}-{digest(settings)}"
         return Path(self.config.checkpoint_dir) / name

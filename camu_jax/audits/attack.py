@@ -89,7 +89,9 @@ def chosen(key: jax.Array, forget: int, retain: int, test: int) -> membership.Ro
       retain: size of the retain set.
       test: size of the test set.
     """
-    return membership.paper_rows(jax.random.split(key, 3)[0], forget, retain, test) if test >= membership.LEAST else None
+    return (
+        membership.paper_rows(jax.random.split(key, 3)[0], forget, retain, test) if test >= membership.LEAST else None
+    )
 
 
 def judge(

@@ -227,7 +227,11 @@ def _verdicts(record: Record, margins: np.ndarray, witnesses: Witnesses) -> tupl
         notes.append(
             f"The {len(margins)} do not answer as the model does: of the test examples {stands_out[0]:.0%} stand out in "
             f"the original and {stands_out[1]:.0%} in the result, {LEVEL:.0%} would be chance. "
-            + ("That is allowed for, but verdicts notice less." if compared else "Verdicts may call rows visible that are gone.")
+            + (
+                "That is allowed for, but verdicts notice less."
+                if compared
+                else "Verdicts may call rows visible that are gone."
+            )
         )
     if witnesses == "heads":
         notes.append(

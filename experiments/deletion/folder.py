@@ -89,7 +89,9 @@ def models_in(folder: Path) -> list[Path]:
     Raises:
       UsageError: there is none.
     """
-    found = [path for path in folder.glob(f"{MODEL}*") if re.fullmatch(rf"{MODEL}(-\d+)?(\.npz|\.safetensors)?", path.name)]
+    found = [
+        path for path in folder.glob(f"{MODEL}*") if re.fullmatch(rf"{MODEL}(-\d+)?(\.npz|\.safetensors)?", path.name)
+    ]
     if not found:
         raise UsageError(f"{folder} holds no model; allowed: a folder that experiments/forget.py made")
     return sorted(found, key=lambda path: (len(path.name), path.name))

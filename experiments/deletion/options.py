@@ -29,7 +29,7 @@ class ForgetConfig(config.Config):
     --id_column of ids."""
     out: str = ""
     """Folder to write: the model in the format of the original, record.npz, receipt.json and receipt.html."""
-    method: str = "camu"
+    chosen: Annotated[str, tyro.conf.arg(name="method")] = "camu"
     """How: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu."""
     id_column: str | None = None
     """The column of --rows that holds ids."""
@@ -73,8 +73,8 @@ def parse(argv: Sequence[str] | None) -> ForgetConfig:
         if not getattr(options, name):
             raise UsageError(f"{name} is missing; allowed: --{name}={'FILE' if name == 'rows' else 'FOLDER'}")
     names = [method.name for method in METHODS.values()]
-    if options.method not in names:
-        raise UsageError(f"method is {options.method!r}; allowed: {', '.join(names)}")
+    if options.chosen not in names:
+        raise UsageError(f"method is {options.chosen!r}; allowed: {', '.join(names)}")
     if options.heads and not options.models:
         raise UsageError("heads needs models; allowed: --models=8, say")
-    return dataclasses.replace(options, methods=(options.method,), seeds=(options.seed,))
+    return dataclasses.replace(options, methods=(options.chosen,), seeds=(options.seed,))

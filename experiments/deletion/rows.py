@@ -97,7 +97,9 @@ def _by_id(file: str, wanted: list[str], ids: Sequence[str]) -> Named:
     seen: set[str] = set()
     for name in wanted:
         if name not in places:
-            raise UsageError(f"rows: {file} names the id {name!r}, which no training row has; allowed: ids that are there")
+            raise UsageError(
+                f"rows: {file} names the id {name!r}, which no training row has; allowed: ids that are there"
+            )
         if name in seen:
             raise UsageError(f"rows: {file} names the id {name!r} twice; allowed: each once")
         seen.add(name)

@@ -29,27 +29,31 @@ def announce(case: Case, request: Request) -> None:
     """
     options, train = case.options, case.experiment.train
     console.say(
-        f"{case.experiment.title}: delete {len(case.named.numbers):,} of {len(train):,} training rows"
+        f"{case.experiment.source.title}: delete {len(case.named.numbers):,} of {len(train):,} training rows"
         f"{f' ({len(case.earlier):,} more are deleted already)' if case.earlier else ''}, "
         f"{len(case.experiment.test):,} test rows"
     )
     witnesses = f"{options.models} {request.witnesses} that never saw them" if options.models else "no other models"
-    console.say(f"{options.method}; {witnesses}; on {machine.device_name()} ({jax.default_backend()})")
+    console.say(f"{options.chosen}; {witnesses}; on {machine.device_name()} ({jax.default_backend()})")
     if advice := machine.advice():
         console.warn(advice)
     if case.left_out:
         console.warn(f"{case.left_out} rows that stay have no label, and take no part")
     if case.unlabelled:
-        console.warn(f"{len(case.unlabelled)} rows to delete have no label; the original model's answer stands in its place")
+        console.warn(
+            f"{len(case.unlabelled)} rows to delete have no label; the original model's answer stands in its place"
+        )
     whole = options.models if request.witnesses == "models" else 0
     try:
         method, training = estimate.trial(request.unlearn), machine.Span()
         if max(whole, options.control):
             training = estimate.trial(lambda listen: request.without(0, listen))
     except ValueError as error:
-        raise UsageError(f"{options.method}: {error}") from error
+        raise UsageError(f"{options.chosen}: {error}") from error
     seconds = method.seconds + max(whole, int(options.control)) * training.seconds
-    console.say(f"about {machine.words(seconds)}, after {method.compile_seconds + training.compile_seconds:.0f} s of compiling")
+    console.say(
+        f"about {machine.words(seconds)}, after {method.compile_seconds + training.compile_seconds:.0f} s of compiling"
+    )
 
 
 def outcome(receipt: Receipt, out: Path) -> None:

@@ -186,7 +186,9 @@ def _original(receipt: Receipt, options: VerifyOptions) -> Check:
     try:
         found = folder.digest_of(where)
     except OSError:
-        return Check("original", "not checked", f"{', '.join(map(str, where))} cannot be read; --original says where it is")
+        return Check(
+            "original", "not checked", f"{', '.join(map(str, where))} cannot be read; --original says where it is"
+        )
     return _equal("original", receipt["digests"]["original"], found)
 
 

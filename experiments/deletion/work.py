@@ -48,7 +48,7 @@ def run(case: Case) -> int:
         retain = request.problem.retain
         right = evaluate.accuracy(evaluate.outputs(result, retain.x).logits, retain.y)
         if (reason := evaluate.failure(result, retain, right)) is not None:
-            console.fail(f"{options.method} has destroyed the model: {reason}; nothing is written")
+            console.fail(f"{options.chosen} has destroyed the model: {reason}; nothing is written")
             return 1
         control = None
         if options.control or (options.models and not options.heads):
@@ -56,7 +56,7 @@ def run(case: Case) -> int:
         margins = parts.margins(request, control)
         record = Record.take(request, result, control, margins)
         with folder.writing(Path(options.out)) as partial:
-            folder.write_models(partial, result, next(iter(case.stored()), None))
+            folder.write_models(partial, result, next(iter(case.stored), None))
             folder.write_record(partial, record)
             receipt = _receipt(case, request, result, record, parts, partial)
             if key is not None:
@@ -80,18 +80,16 @@ def _folder(case: Case, request: Request) -> Path:
     """Where the parts wait for one another: a name made of all that decides them."""
     what = {
         "settings": [plain(request.settings), plain(request.training), plain(request.problem.pipeline)],
-        "request": [case.options.method, case.options.seed, case.options.heads, case.asked()],
+        "request": [case.options.chosen, case.options.seed, case.options.heads, case.asked()],
         "retain": digests.of_json(case.retain.tolist()),
         "data": digests.of_examples(case.experiment.train, case.experiment.test),
         "original": digests.of_tree(request.original.members),
-        "model": case.model_settings(),
+        "model": case.experiment.model_settings,
     }
     return Path(case.options.cache_dir, "deletions", digest(what))
 
 
-def _receipt(
-    case: Case, request: Request, result: Predictor, record: Record, parts: "_Parts", where: Path
-) -> Receipt:
+def _receipt(case: Case, request: Request, result: Predictor, record: Record, parts: "_Parts", where: Path) -> Receipt:
     options, train, test = case.options, case.experiment.train, case.experiment.test
     gone = [*case.named.numbers, *case.earlier]
     return draw_up(
@@ -103,7 +101,7 @@ def _receipt(
         digested={
             "data": digests.of_examples(train, test),
             "retained": digests.of_examples(train.pick(np.setdiff1d(np.arange(len(train)), gone)), test),
-            "original": folder.digest_of(case.stored()),
+            "original": folder.digest_of(case.stored),
             "result": folder.digest_of(folder.models_in(where)),
             "code": case.code(),
         },
@@ -111,8 +109,8 @@ def _receipt(
             "dataset": options.dataset,
             "data_dir": options.data_dir,
             "limit": options.limit,
-            "model": case.model_settings(),
-            "original": [str(path) for path in case.stored()],
+            "model": case.experiment.model_settings,
+            "original": [str(path) for path in case.stored],
             "previous": options.previous,
             "seed": options.seed,
             "seconds": {name: round(span.seconds, 1) for name, span in parts.spans.items()},

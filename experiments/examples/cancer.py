@@ -63,7 +63,9 @@ def main(where: Path) -> None:
     np.savez(where / "net.npz", **traverse_util.flatten_dict(params, sep="."))
     right = np.argmax(net.apply(params, x[400:])[0], -1) == y[400:]
     print(f"test accuracy {100 * right.mean():.2f}%")
-    (where / "requests.csv").write_text("asked,patient\n" + "".join(f"2026-11-2{k},{ids[37 * k + 1]}\n" for k in range(3)))
+    (where / "requests.csv").write_text(
+        "asked,patient\n" + "".join(f"2026-11-2{k},{ids[37 * k + 1]}\n" for k in range(3))
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def test_a_method_that_does_nothing_is_found_out(untouched, rows):
     _, found = untouched
     assert found["guarantee"]["kind"] == "none" and "still tell" in found["guarantee"]["words"]
     assert found["figures"]["audits"]["loss_auc"]["outcome"] == "found"
-    assert found["figures"]["verdicts"]["outcome"] == "found" and found["figures"]["verdicts"]["visible"] > len(rows) / 2
+    assert (
+        found["figures"]["verdicts"]["outcome"] == "found" and found["figures"]["verdicts"]["visible"] > len(rows) / 2
+    )
     assert found["figures"]["accuracy"]["after"] == found["figures"]["accuracy"]["before"]
 
 

@@ -57,7 +57,10 @@ def test_models_that_never_saw_the_rows_are_seldom_found():
     wider = figures._widening(10)
     hits = [rng.binomial(200, 0.5, 20) for _ in range(400)]
     outcomes = [
-        any(figures._weigh(proportion(a, 200), proportion(a, 200), proportion(b, 200), wider)["outcome"] == "found" for a, b in zip(h[:10].tolist(), h[10:].tolist()))
+        any(
+            figures._weigh(proportion(a, 200), proportion(a, 200), proportion(b, 200), wider)["outcome"] == "found"
+            for a, b in zip(h[:10].tolist(), h[10:].tolist())
+        )
         for h in hits
     ]
     assert np.mean(outcomes) < 0.05
