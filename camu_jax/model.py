@@ -114,6 +114,7 @@ def as_variables(variables: Any) -> Variables:
 
 
 def as_outputs(result: Any) -> Outputs:
+    """What a module returned, as `Outputs`."""
     if isinstance(result, Outputs):
         return result
     if isinstance(result, jax.Array):

@@ -1,12 +1,16 @@
-"""Image files decoded side by side into one uint8 array."""
+"""Image files decoded side by side into one uint8 array, which the cache keeps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from camu_jax import _decoded
+from camu_jax._decoded import Arrays
+from camu_jax.data import DataError
 
 Progress = Callable[[int, int], None]
 """`(done, total) -> None`, told after each image."""
@@ -81,3 +85,30 @@ def _resize(image: np.ndarray, side: int) -> np.ndarray:
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
     return resized[..., None] if resized.ndim == 2 else resized
+
+
+def place(
+    cache_dir: str | Path | None, name: str, side: int | None, folder: Path, files: Iterable[Path]
+) -> Path | None:
+    """Where decoded images are kept, as `_decoded.place`; those of other sizes elsewhere."""
+    name = name.replace("/", "-") + (f"-{side}" if side else "")
+    return _decoded.place(cache_dir, name, folder, files)
+
+
+def kept(
+    cached: Path | None,
+    y: np.ndarray,
+    pictures: Callable[[], Sequence[Picture]],
+    side: int | None,
+    progress: Progress | None,
+) -> Arrays:
+    """Decoded images and their labels, from the cache or for it."""
+    part = _decoded.read(cached) if cached else None
+    if part is None:
+        try:
+            part = decode(pictures(), side, progress), y
+        except ValueError as error:
+            raise DataError(f"data set: {error}") from None
+        if cached and y.dtype.kind in "iu":
+            _decoded.write(cached, *part)
+    return part
