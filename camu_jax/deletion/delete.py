@@ -40,10 +40,11 @@ def delete(
     earlier = deleted_until(previous)
     total = len(problem.forget) + len(problem.retain) + len(earlier)
     numbers = sorted({int(row) for row in rows})
-    if numbers != list(rows) or len(rows) != len(problem.forget) or not set(numbers) <= {*range(total)} - {*earlier}:
+    known = {*range(total)} - {*earlier}
+    if numbers != list(rows) or len(rows) != len(problem.forget) or not known.issuperset(numbers):
         raise ValueError(
-            f"rows holds {len(rows)} numbers; allowed: {len(problem.forget)}, those of the forget set, ascending, below "
-            f"{total}, and none that was deleted before"
+            f"rows holds {len(rows)} numbers; allowed: {len(problem.forget)}, those of the forget set, ascending, "
+            f"below {total}, and none that was deleted before"
         )
     result = request.unlearn()
     whole = request.count > 0 and request.witnesses == "models"

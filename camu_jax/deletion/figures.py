@@ -89,7 +89,7 @@ class Figures(TypedDict):
     """All figures of a receipt.
 
     Attributes:
-      accuracy: in percent, of `before`, `after` and (None where there is none) `control`, on `retain`, `forget`, `test`.
+      accuracy: in percent, of `before`, `after` and `control` (None where there is none) on `retain`, `forget`, `test`.
       audits: the attacks by name.
       verdicts: on single rows; None without witnesses.
       notes: what the reader has to know, a sentence each.
@@ -225,13 +225,9 @@ def _verdicts(record: Record, margins: np.ndarray, witnesses: Witnesses) -> tupl
         )
     if max(stands_out) > 3 * LEVEL:
         notes.append(
-            f"The {len(margins)} do not answer as the model does: of the test examples {stands_out[0]:.0%} stand out in "
-            f"the original and {stands_out[1]:.0%} in the result, {LEVEL:.0%} would be chance. "
-            + (
-                "That is allowed for, but verdicts notice less."
-                if compared
-                else "Verdicts may call rows visible that are gone."
-            )
+            f"The {len(margins)} do not answer as the model does: of the test examples {stands_out[0]:.0%} stand out "
+            f"in the original and {stands_out[1]:.0%} in the result, {LEVEL:.0%} would be chance. "
+            + ("Verdicts allow for that, and notice less." if compared else "Rows may look visible that are gone.")
         )
     if witnesses == "heads":
         notes.append(

@@ -26,18 +26,9 @@ def state(method: Method, info: Mapping[str, float], figures: Figures) -> Guaran
       figures: what was measured.
     """
     if method.exact:
-        return {
-            "kind": "exact",
-            "words": f"The result was trained without these rows ({method.name}): nothing of them is in its parameters. "
-            "Copies of them in other rows, and choices made with them in sight, such as settings, are not covered.",
-        }
+        return {"kind": "exact", "words": _EXACT.format(method=method.name)}
     if {"epsilon", "delta"} <= set(info):
-        return {
-            "kind": "certified",
-            "words": f"What can be told from the result's parameters differs from that of a model made without these rows "
-            f"by at most epsilon {info['epsilon']:g}, but with probability delta {info['delta']:g}, as {method.name} "
-            "proves under its assumptions. It covers these rows and this one release, and no copies in other rows.",
-        }
+        return {"kind": "certified", "words": _CERTIFIED.format(method=method.name, **info)}
     outcomes = {name: attack["outcome"] for name, attack in figures["audits"].items()}
     if figures["verdicts"] is not None:
         outcomes["verdicts on single rows"] = figures["verdicts"]["outcome"]
@@ -45,19 +36,30 @@ def state(method: Method, info: Mapping[str, float], figures: Figures) -> Guaran
     found = [name for name in tried if outcomes[name] == "found"]
     failed = [name for name in tried if outcomes[name] == "failed"]
     if found:
-        words = f"These attacks still tell the rows in the result from rows that it never saw: {', '.join(found)}."
-    elif failed:
-        return {
-            "kind": "audited",
-            "words": f"{len(failed)} of {len(tried)} attacks could tell these rows in the original model, and none of them "
-            f"can in the result: {', '.join(failed)}. That is no proof: another attack may find what is left. The least "
-            "that each would have found stands beside it.",
-        }
-    elif tried:
-        words = (
-            f"No attack of {len(tried)} tells these rows in the result, but none could in the original model either: "
-            "their failing says nothing."
-        )
-    else:
-        words = "Nothing was measured that could tell what is left: there is no model that never saw the rows."
-    return {"kind": "none", "words": words}
+        return {"kind": "none", "words": _FOUND.format(attacks=", ".join(found))}
+    if failed:
+        words = _AUDITED.format(failed=len(failed), tried=len(tried), attacks=", ".join(failed))
+        return {"kind": "audited", "words": words}
+    return {"kind": "none", "words": _BLIND.format(tried=len(tried)) if tried else _UNKNOWN}
+
+
+_EXACT = (
+    "The result was trained without these rows ({method}): nothing of them is in its parameters. Copies of them in other "
+    "rows, and choices made with them in sight, such as settings, are not covered."
+)
+_CERTIFIED = (
+    "What can be told from the result's parameters differs from what a model made without these rows tells by at most "
+    "epsilon {epsilon:g}, but with probability delta {delta:g}, as {method} proves under its assumptions. It covers "
+    "these rows and this one release, and no copies in other rows."
+)
+_AUDITED = (
+    "{failed} of {tried} attacks could tell these rows in the original model, and none of them can in the result: "
+    "{attacks}. That is no proof: another attack may find what is left. The least that each would have noticed is its "
+    "power, beside it."
+)
+_FOUND = "These attacks still tell the rows in the result from rows that it never saw: {attacks}."
+_BLIND = (
+    "No attack of {tried} tells these rows in the result, but none could in the original model either: their failing "
+    "says nothing."
+)
+_UNKNOWN = "Nothing was measured that could tell what is left: there is no model that never saw the rows."

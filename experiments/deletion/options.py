@@ -20,8 +20,8 @@ PROG = "experiments/forget.py"
 class ForgetConfig(config.Config):
     """Deletes rows from a trained model, and writes the new model with a receipt into a folder.
 
-    `forget.py verify FOLDER/receipt.json` checks one. The defaults below are those of the chosen --dataset and --preset:
-    add them before --help.
+    `forget.py verify FOLDER/receipt.json` checks one. The defaults below are those of the chosen --dataset and
+    --preset: add them before --help.
     """
 
     rows: str = ""

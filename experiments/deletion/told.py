@@ -68,8 +68,8 @@ def outcome(receipt: Receipt, out: Path) -> None:
     Console(width=max(console.console.width, 80), highlight=False).print(table)
     if (found := figures["verdicts"]) is not None:
         console.say(
-            f"row by row: {found['gone']} gone, {found['visible']} visible, {found['never_memorised']} never memorised; "
-            f"of rows that a model never saw {100 * found['null']:.1f}% look visible"
+            f"row by row: {found['gone']} gone, {found['visible']} visible, {found['never_memorised']} never "
+            f"memorised; of rows that a model never saw {100 * found['null']:.1f}% look visible"
         )
         names = receipt["asked"]["ids"] or [str(row) for row in receipt["asked"]["rows"]]
         for name, row in list(zip(names, found["rows"], strict=True))[:_FEW]:

@@ -22,7 +22,7 @@ _MOST = 20  # lines of figures that differ
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """Computes the digests and figures of a receipt again and says what does not match. Exit code 1 if anything does."""
+    """Computes the digests and figures of a receipt again, and says what differs. Exit code 1 if anything does."""
 
     receipt: tyro.conf.Positional[str]
     """The file receipt.json; what belongs to it lies beside it."""
