@@ -194,7 +194,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _write_npz(path: Path, variables: Variables) -> None:
-    np.savez(path, allow_pickle=False, **{name: np.asarray(array) for name, array in flat(variables).items()})
+    np.savez(path, **{name: np.asarray(array) for name, array in flat(variables).items()})
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

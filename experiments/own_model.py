@@ -20,6 +20,8 @@ from experiments import UsageError
 
 Factory = Callable[..., object]
 _OURS = ("camu_jax", "experiments")  # their revision is noted with each result
+_TAKEN = ("image_shape", "num_classes", "rngs", "key")  # what such a function may ask for
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _KINDS = "a Flax Linen or NNX module, an Equinox module, or a camu_jax.Model"
 
 
@@ -42,6 +44,9 @@ def make(factory: str, image_shape: tuple[int, ...], num_classes: int, *, dtype:
     function = _function(factory)
     known = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     parameters = inspect.signature(function).parameters
+    unknown = [n for n, p in parameters.items() if n not in _TAKEN and p.default is p.empty and p.kind not in _ANY]
+    if unknown:
+        raise UsageError(f"model.factory {factory} takes {', '.join(unknown)}; allowed: {', '.join(_TAKEN)}")
     given = {name: value for name, value in known.items() if name in parameters}
     with _said_in_one_line(factory):
         model = _model(factory, function, set(parameters), given, image_shape, dtype)
