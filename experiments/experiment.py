@@ -147,8 +147,12 @@ class Experiment:
         )
 
 
-def open_experiment(config: Config) -> Experiment:
+def open_experiment(config: Config, *, unlabelled: bool = False) -> Experiment:
     """Checks folders, task and data, and loads the data.
+
+    Args:
+      config: all settings.
+      unlabelled: allow training rows without a label; `source.unlabelled` says which.
 
     Raises:
       UsageError, camu_jax.data.DataError: bad input, found before any work starts.
@@ -165,6 +169,7 @@ def open_experiment(config: Config) -> Experiment:
             config.data_dir,
             cache_dir=Path(config.cache_dir, "data"),
             side=config.pipeline.image_size,
+            unlabelled=unlabelled,
         )
         size = source.train_size if config.limit is None else config.limit
         _validate.between(2, source.train_size, limit=size)

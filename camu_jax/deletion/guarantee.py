@@ -44,8 +44,8 @@ def state(method: Method, info: Mapping[str, float], figures: Figures) -> Guaran
 
 
 _EXACT = (
-    "The result was trained without these rows ({method}): nothing of them is in its parameters. Copies of them in other "
-    "rows, and choices made with them in sight, such as settings, are not covered."
+    "The result was trained without these rows ({method}): nothing of them is in its parameters. Copies of them in "
+    "other rows, and choices made with them in sight, such as settings, are not covered."
 )
 _CERTIFIED = (
     "What can be told from the result's parameters differs from what a model made without these rows tells by at most "

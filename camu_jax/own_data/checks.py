@@ -23,12 +23,15 @@ class OwnData:
       classes: what the labels 0, 1, ... are called; numbers as text where nothing tells.
       ids: what the rows of `train` are called, where something tells: the files of a folder, the array `ids` of a
         `.npz` file; `[N]` text.
+      unlabelled: numbers of the rows of `train` that have no label, where such are allowed; a class stands in its
+        place.
     """
 
     train: Examples
     test: Examples
     classes: tuple[str, ...]
     ids: np.ndarray | None = None
+    unlabelled: np.ndarray | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -43,9 +46,23 @@ class OwnData:
 
 
 def checked(
-    what: str, train: Arrays, test: Arrays, classes: tuple[str, ...] | None, ids: np.ndarray | None = None
+    what: str,
+    train: Arrays,
+    test: Arrays,
+    classes: tuple[str, ...] | None,
+    ids: np.ndarray | None = None,
+    *,
+    unlabelled: bool = False,
 ) -> OwnData:
-    """The data set, after everything that could be wrong with it was looked at."""
+    """The data set, after everything that could be wrong with it was looked at.
+
+    With `unlabelled` training rows may have -1, or no text, for a label.
+    """
+    bare = np.flatnonzero(np.isin(train[1], ["", "-1"] if train[1].dtype.kind == "U" else [-1])) if unlabelled else []
+    if len(bare) and len(bare) < len(train[1]):
+        y = train[1].copy()
+        y[bare] = np.delete(y, bare)[0]
+        train = train[0], y
     if train[0].dtype == test[0].dtype == np.uint8 and train[0].ndim == test[0].ndim == 4:
         x_train, x_test = pictures.coloured([train[0], test[0]])
     else:
@@ -57,7 +74,9 @@ def checked(
         )
     y_train, y_test, classes = _labels(what, train[1], test[1], classes)
     parts: list[Any] = [(x_train, y_train), (x_test, y_test)]
-    found = OwnData(*(Examples(x, y, len(classes)) for x, y in parts), classes, ids)
+    found = OwnData(
+        *(Examples(x, y, len(classes)) for x, y in parts), classes, ids, np.array(bare, np.int64) if len(bare) else None
+    )
     try:
         found.train.validate("train")
         found.test.validate("test")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
-from camu_jax import Examples, Predictor, Problem, digests, evaluate, weights
+from camu_jax import Examples, Predictor, Problem, data, digests, evaluate, weights
 from camu_jax.deletion import Request
 from camu_jax.deletion.delete import deleted_until
 from camu_jax.deletion.receipt import Asked, Receipt
@@ -49,7 +49,16 @@ class Case:
         """Where the original lies; an ensemble in several files."""
         if self.options.previous is not None:
             return folder.models_in(Path(self.options.previous))
-        return [self.experiment.original_path]
+        return [self.trained_on.original_path]
+
+    @property
+    def trained_on(self) -> Experiment:
+        """The experiment of the original: with the rows that have labels."""
+        bare = self.experiment.source.unlabelled
+        if bare is None:
+            return self.experiment
+        train = self.experiment.train
+        return dataclasses.replace(self.experiment, train=train.pick(np.setdiff1d(np.arange(len(train)), bare)))
 
     def asked(self) -> Asked:
         """What was asked for, for the receipt."""
@@ -69,7 +78,7 @@ class Case:
         """
         model, pipeline = self.experiment.model, self.options.pipeline
         if self.previous is None:
-            return Predictor((self.experiment.original(),), model, pipeline)
+            return Predictor((self.trained_on.original(),), model, pipeline)
         like = jax.eval_shape(model.init, jax.random.key(0))
         try:
             members = tuple(weights.load(path, like) for path in self.stored)
@@ -145,11 +154,17 @@ def open_case(options: ForgetConfig) -> Case:
     out = Path(options.out)
     if out.exists() or out.is_symlink():
         raise UsageError(f"out is {out}, and that is there already; allowed: a folder that is not there yet")
+    if options.limit is not None and options.dataset not in data.DATASETS:
+        raise UsageError(
+            f"limit is {options.limit}; allowed: none with data of your own, as rows would have other numbers"
+        )
     if options.previous is not None and options.weights is not None:
         raise UsageError("original and previous are both given; allowed: one of them, as previous has its own model")
     previous = None if options.previous is None else folder.read_previous(options.previous)
-    experiment = open_experiment(dataclasses.replace(options, out=options.cache_dir))  # `out` shall not be there yet
-    train, source = experiment.train, experiment.source
+    experiment = open_experiment(dataclasses.replace(options, out=options.cache_dir), unlabelled=True)  # out is new
+    source = experiment.source
+    train = _with_unlabelled(experiment.train, source)
+    experiment = dataclasses.replace(experiment, train=train)
     earlier = [] if previous is None else _earlier(previous, experiment)
     ids = None
     if options.ids is not None:
@@ -161,7 +176,7 @@ def open_case(options: ForgetConfig) -> Case:
         raise UsageError(
             f"rows: {options.rows} names row {again[0]}, which was deleted before; allowed: rows that are left"
         )
-    bare = _unlabelled(experiment)
+    bare = np.zeros(0, np.int64) if source.unlabelled is None else source.unlabelled
     stays = np.setdiff1d(np.arange(len(train)), [*named.numbers, *earlier])
     retain = np.setdiff1d(stays, bare)
     if not len(retain):
@@ -201,9 +216,11 @@ def _earlier(previous: Receipt, experiment: Experiment) -> list[int]:
     raise UsageError("previous: its receipt is of other data; allowed: the same data, with the deleted rows or without")
 
 
-def _unlabelled(experiment: Experiment) -> Numbers:
-    """Numbers of the training rows without a label."""
-    return np.zeros(0, np.int64)
+def _with_unlabelled(train: Examples, source: sources.Source) -> Examples:
+    """The training set with -1 for what has no label, as in the file."""
+    if source.unlabelled is None:
+        return train
+    return dataclasses.replace(train, y=jnp.asarray(train.y).at[source.unlabelled].set(-1))
 
 
 def load(dataset: str, data_dir: str | None, cache_dir: str, limit: int | None) -> tuple[Examples, Examples]:
@@ -212,5 +229,6 @@ def load(dataset: str, data_dir: str | None, cache_dir: str, limit: int | None) 
     Raises:
       UsageError, camu_jax.data.DataError: they cannot be read.
     """
-    source = sources.find(dataset, data_dir, cache_dir=Path(cache_dir, "data"))
-    return source.load(limit, on_device=False)
+    source = sources.find(dataset, data_dir, cache_dir=Path(cache_dir, "data"), unlabelled=True)
+    train, test = source.load(limit, on_device=False)
+    return _with_unlabelled(train, source), test

@@ -215,6 +215,33 @@ def test_an_ensemble_and_then_another_deletion(run, tmp_path, capsys):
     assert verify(tmp_path / "two", capsys=capsys)[0] == 0
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_rows_without_labels(run, place, tmp_path, capsys, own):
+    """One that goes is treated as what the model takes it for; one that stays takes no part."""
+    with np.load(place / "mine.npz") as found:
+        arrays = dict(found)
+    arrays["y_train"][[17, 80]] = -1
+    np.savez(tmp_path / "some.npz", **arrays)
+    flags = [f"--dataset=npz:{tmp_path / 'some.npz'}", "--models=0", f"--out={tmp_path / 'out'}"]
+    assert run(*flags, own=own) == 0
+    said = capsys.readouterr()
+    assert "1 rows to delete have no label" in said.err and "1 rows that stay have no label" in said.err
+    receipt = receipt_of(tmp_path / "out")
+    assert receipt["asked"]["unlabelled"] == [17] and receipt["asked"]["left_out"] == 1
+    assert "had no label" in (tmp_path / "out" / "receipt.html").read_text()
+    assert verify(tmp_path / "out", capsys=capsys)[0] == 0
+
+
+def test_copies_that_stay_are_a_warning(run, place, tmp_path, capsys):
+    with np.load(place / "mine.npz") as found:
+        arrays = dict(found)
+    arrays["x_train"][90] = arrays["x_train"][17]
+    np.savez(tmp_path / "twice.npz", **arrays)
+    assert run(f"--dataset=npz:{tmp_path / 'twice.npz'}", "--models=0", f"--out={tmp_path / 'out'}") == 0
+    assert "1 of the deleted rows have a copy among those that stay (row 17: row 90)" in capsys.readouterr().err
+    assert "row 17 is row 90" in (tmp_path / "out" / "receipt.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
