@@ -102,7 +102,7 @@ def write_models(folder: Path, result: Predictor, like: Path | None) -> None:
     ending = "" if like is None or like.is_dir() else like.suffix
     for i, variables in enumerate(result.members):
         number = f"-{i}" if len(result.members) > 1 else ""
-        weights.save(folder / f"{MODEL}{number}{ending}", variables)
+        weights.save(folder / f"{MODEL}{number}{ending}", variables, like=like)
 
 
 def digest_of(models: list[Path]) -> str:
