@@ -121,7 +121,7 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     divergences = divergence.jensen_shannon(logits, reference)
     figures = {**found.figures, "js_forget": estimates.mean(divergences, lowest=0.0, highest=math.log(2))}
 
-    original = Predictor((experiment.original(),), experiment.model, experiment.config.pipeline)
+    original = experiment.predictor(experiment.original())
     target = 0.95 * evaluate.accuracy(evaluate.outputs(original, forget.x).logits, forget.y)
     training = dataclasses.replace(experiment.config.original, epochs=settings.relearn_epochs)
     steps, null = (

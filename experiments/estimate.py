@@ -37,6 +37,8 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
         console.say(f"all {len(jobs)} results are in {config.out}; nothing to do")
         return
     prepare_folders(config)
+    if experiment.weights is not None:
+        console.say(f"original model: T_s {experiment.accuracy(experiment.weights):.2f}, from {config.weights}")
     unmade = [job for job in todo if machine.agree(job.read() is None)]
     train = any(job.entry[0].uses_original for job in todo) and machine.agree(experiment.find_original() is None)
     parts = [f"{len(todo)} of {len(jobs)} results to make"] + ["the original model to train"] * train

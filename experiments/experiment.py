@@ -123,11 +123,17 @@ class Experiment:
         with console.progress_bar("original model") as progress, self.kept(settings) as span:
             variables = self.train_original(key, progress)
             jax.block_until_ready(variables)
-        predictor = Predictor((variables,), self.model, self.config.pipeline)
-        checkpoint.save(self._original_path(settings), predictor, settings)
-        accuracy = evaluate.accuracy(evaluate.outputs(predictor, self.test.x).logits, self.test.y)
-        console.say(f"original model: T_s {accuracy:.2f}, {span}")
+        checkpoint.save(self._original_path(settings), self.predictor(variables), settings)
+        console.say(f"original model: T_s {self.accuracy(variables):.2f}, {span}")
         return variables
+
+    def predictor(self, variables: Variables) -> Predictor:
+        """The model with some variables."""
+        return Predictor((variables,), self.model, self.config.pipeline)
+
+    def accuracy(self, variables: Variables) -> float:
+        """Accuracy on the test set, in percent."""
+        return evaluate.accuracy(evaluate.outputs(self.predictor(variables), self.test.x).logits, self.test.y)
 
     @functools.cached_property
     def _weights_digest(self) -> str:

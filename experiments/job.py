@@ -77,6 +77,8 @@ class Job:
         }
         if config.validation:
             result["validation"] = config.validation
+        if names := task.names(self.experiment.source.classes):
+            result["classes"] = names
         if method.uses_original:
             result["original"] = self.experiment.original_settings()
         return result
@@ -161,8 +163,6 @@ class Job:
             "side_by_side": side_by_side,
             **machine.provenance(),
         }
-        if names := self.experiment.task.names(self.experiment.source.classes):
-            result["classes"] = names
         reason = evaluate.failure(predictor, self.split()[1], metrics["R_tr"])
         if reason is not None:
             result["failed"] = reason

@@ -60,7 +60,6 @@ class Result(Timing, total=False):
       side_by_side: how many seeds were made in one program; each has its share of the seconds.
       info: what the method reports about its work; None is what is not finite.
       settings: everything that decides the result.
-      classes: what the removed classes are called, where they have names.
       audits: of each audit its figures by name, its settings and its seconds.
       outputs: what the model says of the forget set.
       curve: of relearning: accuracies before it and after each epoch.
@@ -73,7 +72,6 @@ class Result(Timing, total=False):
     side_by_side: int
     info: dict[str, float | None]
     settings: Settings
-    classes: list[str]
     audits: dict[str, dict[str, Json]]
     outputs: Outputs
     curve: list[dict[str, Percent]]

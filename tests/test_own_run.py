@@ -51,7 +51,7 @@ def test_a_class_of_ones_own_data_is_called_by_its_name(run, mine, tmp_path, cap
     found = results(tmp_path)
     assert list(found) == ["npz-mine/class3/camu", "npz-mine/class3/retrain"]
     settings = found["npz-mine/class3/camu"]["settings"]
-    assert found["npz-mine/class3/camu"]["classes"] == ["digit 3"] and len(settings["data_digest"]) == 64
+    assert settings["classes"] == ["digit 3"] and len(settings["data_digest"]) == 64
     assert set(settings["model"]) == {"factory", "code", "compute"} and str(tmp_path) not in json.dumps(settings)
     assert report([f"--out={tmp_path / 'out'}"]) == 0
     assert "class 3 (digit 3)" in (tmp_path / "out/report/report.md").read_text()

@@ -17,7 +17,11 @@ _DATASETS = ("digit", "fashion", "c10", "c100", "tiny")  # order in tables; othe
 
 
 class Job(NamedTuple):
-    """What a result file is about. Where a part of the data set was used, its name says so: `digit (limit 400)`."""
+    """What a result file is about.
+
+    Where a part of the data set was used, its name says so: `digit (limit 400)`. Classes that have names follow the
+    task: `class3 (Dress)`.
+    """
 
     dataset: str
     task: str
@@ -77,6 +81,8 @@ def load(out: Path) -> Found:
         ]
         if used:  # the paper's figures are of the whole data set
             dataset += f" ({', '.join(used)})"
+        if isinstance(names := result["settings"].get("classes"), list) and names:
+            task += f" ({', '.join(map(str, names))})"
         job = Job(printable(dataset), printable(task), printable(method.replace("-", ":", 1)), int(seed))
         (relearned if kind else results)[job] = result
     return Found(dict(sorted(results.items(), key=_place)), dict(sorted(relearned.items(), key=_place)), damaged)
