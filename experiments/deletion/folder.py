@@ -80,7 +80,14 @@ def read_receipt(file: Path) -> Receipt:
         raise DamagedReceipt(f"{file} is not a receipt ({' '.join(str(error).split())[:160]})") from None
     if found["format"] != FORMAT:
         raise DamagedReceipt(f"{file} is {found['format'][:60]!r}; allowed: {FORMAT!r}")
+    for part, names in (("digests", _DIGESTS), ("work", _WORK)):
+        if missing := sorted(names - set(found[part])):  # type: ignore[literal-required]
+            raise DamagedReceipt(f"{file} is not a receipt ({part}.{missing[0]} is missing)")
     return found
+
+
+_DIGESTS = {"data", "retained", "rows", "original", "result", "record", "settings", "code"}
+_WORK = {"dataset", "data_dir", "limit", "original", "previous", "method", "settings", "witnesses", "key", "info"}
 
 
 def models_in(folder: Path) -> list[Path]:

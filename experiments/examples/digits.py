@@ -15,8 +15,7 @@ from flax import traverse_util
 from PIL import Image
 from safetensors.flax import save_file
 from sklearn.datasets import load_digits
-
-from vit import small
+from vit import small  # type: ignore[import-not-found]  # the file beside this one
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAMES = [f"{number}-{word}" for number, word in enumerate(WORDS)]  # in the order of the labels
