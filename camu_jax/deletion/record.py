@@ -71,9 +71,9 @@ class Record(NamedTuple):
             np.asarray(problem.forget.y),
             np.asarray(test.y),
             request.classes,
-            _ask("original", request, request.original),
-            _ask("result", request, after),
-            None if control is None else _ask("control", request, control),
+            ask("original", request, request.original),
+            ask("result", request, after),
+            None if control is None else ask("control", request, control),
             margins,
         )
 
@@ -120,7 +120,8 @@ class Record(NamedTuple):
         )
 
 
-def _ask(name: str, request: Request, predictor: Predictor) -> Answers:
+def ask(name: str, request: Request, predictor: Predictor) -> Answers:
+    """Asks one model; `name` opens the messages of the errors that `attack.ask` raises."""
     problem = request.problem
     said = attack.ask(name, predictor, problem, request.test, request.rows)
     parts = dict(zip(PARTS, (problem.retain, problem.forget, request.test), strict=True))

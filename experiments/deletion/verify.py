@@ -8,14 +8,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tyro
 
-from camu_jax import digests
+from camu_jax import Examples, digests
 from camu_jax.data import DataError
 from camu_jax.deletion import Record, figures, guarantee, signing
 from camu_jax.deletion.delete import audit_key, settings_digest
 from camu_jax.deletion.receipt import Receipt, differences, digest
 from camu_jax.methods import METHODS
 from experiments import UsageError, console
-from experiments.deletion import case, folder, page
+from experiments.deletion import again, case, folder, page
 
 _MOST = 20  # lines of figures that differ
 
@@ -36,6 +36,10 @@ class VerifyOptions:
     """The folder of the deletion before; without it where it was."""
     public_key: str | None = None
     """Accept a signature by this key alone, in base64 as receipts show it."""
+    ask: bool = False
+    """Also ask the model again, whether it gives the answers that the record holds."""
+    factory: str | None = None
+    """With --ask: FILE.py:NAME of your own model, as --model.factory was."""
     cache_dir: str = "cache"
     """Folder of decoded images."""
 
@@ -89,6 +93,8 @@ def checks(options: VerifyOptions) -> Iterator[Check]:
     yield from _figures(receipt, record)
     yield _page(receipt, file.parent)
     yield from _data(receipt, record, options)
+    if options.ask and record is not None:
+        yield _asked(receipt, record, options)
     yield _original(receipt, options)
     yield from _previous(receipt, options)
 
@@ -156,10 +162,9 @@ def _page(receipt: Receipt, where: Path) -> Check:
 
 
 def _data(receipt: Receipt, record: Record | None, options: VerifyOptions) -> Iterator[Check]:
-    work = receipt["work"]
-    dataset = options.dataset or work["dataset"]
+    dataset = options.dataset or receipt["work"]["dataset"]
     try:
-        train, test = case.load(dataset, options.data_dir or work["data_dir"], options.cache_dir, work["limit"])
+        train, test = _load(receipt, options)
     except (DataError, UsageError, OSError) as error:
         yield Check("data", "not checked" if options.dataset is None else "DIFFERS", str(error))
         return
@@ -178,6 +183,23 @@ def _data(receipt: Receipt, record: Record | None, options: VerifyOptions) -> It
         same = np.array_equal(np.asarray(train.y)[labelled], record.forget_y[places])
         if not (same and np.array_equal(np.asarray(test.y), record.test_y)):
             yield Check("labels", "DIFFERS", "those in the record are not those of the data")
+
+
+def _asked(receipt: Receipt, record: Record, options: VerifyOptions) -> Check:
+    try:
+        train, test = _load(receipt, options)
+        differs = again.differs(receipt, record, train, test, Path(options.receipt).parent, options.factory)
+    except (DataError, UsageError, OSError) as error:
+        return Check("answers", "not checked", str(error))
+    if differs is None:
+        return Check("answers", "matches", "the model was asked again")
+    return Check("answers", "DIFFERS", differs)
+
+
+def _load(receipt: Receipt, options: VerifyOptions) -> tuple[Examples, Examples]:
+    work = receipt["work"]
+    place = options.dataset or work["dataset"], options.data_dir or work["data_dir"]
+    return case.load(*place, options.cache_dir, work["limit"])
 
 
 def _original(receipt: Receipt, options: VerifyOptions) -> Check:

@@ -108,6 +108,19 @@ def test_verify_finds_nothing_and_needs_no_more_than_is_there(first, capsys):
         assert any(line.split()[:2] == [what, "matches"] for line in said.splitlines()), what
 
 
+def test_verify_asks_the_model_again(first, place, tmp_path, capsys):
+    factory = f"--factory={place / 'model.py'}:make"
+    code, said = verify(first, "--ask", factory, capsys=capsys)
+    assert code == 0 and "answers     matches" in said
+    code, said = verify(first, "--ask", capsys=capsys)
+    assert code == 0 and "answers     not checked: the model is your own" in said
+    out = tmp_path / "other"
+    shutil.copytree(first, out)
+    shutil.copy(place / "net.npz", out / "model.npz")  # the original in the place of the result
+    code, said = verify(out, "--ask", factory, capsys=capsys)
+    assert code == 1 and "answers     DIFFERS: after.logits." in said
+
+
 def _flip(file, at=-40):
     content = bytearray(file.read_bytes())
     content[at] ^= 1
