@@ -50,10 +50,11 @@ def convolve(
     precision: Any = None,
     **options: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, in float32 programs for one CPU device by oneDNN.
+    """`jax.lax.conv_general_dilated`, in programs for one CPU device by oneDNN.
 
-    For `flax.linen.Conv(conv_general_dilated=convolve)`. What oneDNN is not asked for (other types and layouts,
-    dilation, groups) is XLA's everywhere.
+    For `flax.linen.Conv(conv_general_dilated=convolve)`. Arrays are float32, or bfloat16, which is then computed in
+    float32 and rounded, as XLA does it on a CPU. What oneDNN is not asked for (other types and layouts, dilation,
+    groups) is XLA's everywhere.
 
     Args:
       images: `[N, H, W, I]`.
@@ -99,7 +100,8 @@ def _is_plain(
     return (
         images.ndim == 4
         and numbers == plain
-        and images.dtype == kernel.dtype == jnp.float32
+        and images.dtype == kernel.dtype
+        and images.dtype in (jnp.float32, jnp.bfloat16)
         and (isinstance(padding, str) or np.min(padding) >= 0)
         and all(value is None or np.all(np.asarray(value) == 1) for value in options.values())  # dilations, groups
         and _on_one_device()
@@ -159,7 +161,13 @@ def _xla(first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
     return array
 
 
+def _float32(first: jax.Array, second: jax.Array, **params: Any) -> jax.Array:
+    out: jax.Array = _convolution.bind(first.astype(jnp.float32), second.astype(jnp.float32), **params)
+    return out.astype(first.dtype)
+
+
 _by_xla = mlir.lower_fun(_xla, multiple_results=False)
+_by_float32 = mlir.lower_fun(_float32, multiple_results=False)
 
 
 def _by_onednn(context: Any, first: Any, second: Any, **params: Any) -> Any:
@@ -171,6 +179,8 @@ def _by_onednn(context: Any, first: Any, second: Any, **params: Any) -> Any:
         alone = getattr(devices, "num_devices", None) == 1
     if not alone:
         return _by_xla(context, first, second, **params)
+    if context.avals_in[0].dtype != jnp.float32:
+        return _by_float32(context, first, second, **params)
     attributes = {
         "wanted": np.int64(list(_AXES).index(params["wanted"])),
         "strides": np.array(params["window_strides"], np.int64),

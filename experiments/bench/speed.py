@@ -30,6 +30,7 @@ from experiments.bench import check  # noqa: E402
 from experiments.bench.pair import ChildError, Pair  # noqa: E402
 from experiments.bench.work import Prepared, What, Work, select  # noqa: E402
 
+_HALF = {"float32": "", "bfloat16": ", bf16"}
 _PAUSE = 0.2  # seconds between turns, in which the threads of the library that worked go to sleep
 
 
@@ -51,6 +52,8 @@ class Options:
     """About how long our turn shall take (one step at least)."""
     epochs: int = 10
     """Epochs of a whole run, of `digit` and `job`; Retrain has twice as many."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of both models' passes; bfloat16 is autocast in PyTorch."""
     batch_sizes: tuple[int, ...] = ()
     """Only these, for camu_*."""
     json: Path | None = None
@@ -158,7 +161,7 @@ def table(found: Sequence[dict[str, Any]], matmul: float) -> Table:
         rate, ratio = line["rate"], line["ratio"]
         tuned = (_figure(rate["tuned"]), f"{ratio['tuned']:.2f}") if "tuned" in rate else ("", "")
         out.add_row(
-            f"{line['work']['name']} ({line['work']['dataset']}), {line['unit']}/s",
+            f"{line['work']['name']} ({line['work']['dataset']}), {line['unit']}/s{_HALF[line['work']['compute']]}",
             str(line["work"]["batch_size"]),
             _figure(rate["ours"]),
             _figure(rate["eager"]),
@@ -177,7 +180,10 @@ def _figure(x: float) -> str:
 
 def run(options: Options, console: Console) -> None:
     """Measures and prints."""
-    works = select(options.what, data_dir=options.data_dir, cifar=options.cifar, epochs=options.epochs)
+    works = [
+        dataclasses.replace(work, compute=options.compute)
+        for work in select(options.what, data_dir=options.data_dir, cifar=options.cifar, epochs=options.epochs)
+    ]
     if options.batch_sizes:
         works = [w for w in works if w.kind != "camu" or w.batch_size in options.batch_sizes]
     here = machine()

@@ -15,8 +15,25 @@ from torch.nn import functional as F
 from experiments.bench.work import Prepared
 
 
-class CNN(nn.Module):
-    """The paper's CNN (A.2.4): `[B, 1, 28, 28]` -> logits `[B, C]`, embedding `[B, 256]`."""
+class Peer(nn.Module):
+    """A model, images `[B, channels, H, W]` -> logits `[B, C]` and embedding `[B, D]`.
+
+    With `half`, the passes are in bfloat16 as autocast chooses; the outputs have the dtype of the images always.
+    """
+
+    half = False
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
+            logits, embedding = self.outputs(x)
+        return logits.to(x.dtype), embedding.to(x.dtype)
+
+    def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError
+
+
+class CNN(Peer):
+    """The paper's CNN (A.2.4), of images `[B, 1, 28, 28]`; D is 256."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -26,7 +43,7 @@ class CNN(nn.Module):
         self.hidden = nn.Linear(256, 128)
         self.out = nn.Linear(128, num_classes)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         embedding = self.embed(x.flatten(1))
@@ -69,8 +86,8 @@ class Block(nn.Module):
         return names
 
 
-class ResNet18(nn.Module):
-    """ResNet-18 with the 3x3 stem: `[B, 3, H, W]` -> logits `[B, C]`, embedding `[B, 512]`."""
+class ResNet18(Peer):
+    """ResNet-18 with the 3x3 stem, of images `[B, 3, H, W]`; D is 512."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -80,7 +97,7 @@ class ResNet18(nn.Module):
         self.blocks = nn.Sequential(*[Block(a, b, 1 if a == b else 2) for a, b in itertools.pairwise(widths)])
         self.out = nn.Linear(512, num_classes)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         embedding = self.blocks(F.relu(self.norm(self.stem(x)), inplace=True)).mean((2, 3))
         return self.out(embedding), embedding
 
@@ -92,9 +109,11 @@ class ResNet18(nn.Module):
         return names
 
 
-def build(architecture: str, num_classes: int) -> nn.Module:
+def build(architecture: str, num_classes: int, compute: str = "float32") -> nn.Module:
     """A fresh model, in training mode."""
-    return {"cnn": CNN, "resnet18": ResNet18}[architecture](num_classes)
+    model: Peer = {"cnn": CNN, "resnet18": ResNet18}[architecture](num_classes)
+    model.half = compute == "bfloat16"
+    return model
 
 
 def tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, torch.Tensor]]:

@@ -113,7 +113,7 @@ class _Job:
             )
             for split in ("train", "test")
         )
-        self.original = torch_peer.build(work.architecture, prepared.num_classes)
+        self.original = torch_peer.build(work.architecture, prepared.num_classes, work.compute)
         torch_peer.load_flax(self.original, arrays)
         self.original = self.original.to(device, memory_format=layout).eval()
         self.images = Images(prepared, device, layout)
@@ -209,7 +209,7 @@ class _Job:
         settings, laps = self.prepared.settings, Laps()
 
         def trained(name: str, examples: Rows) -> nn.Module:
-            model = torch_peer.build(self.work.architecture, self.prepared.num_classes)
+            model = torch_peer.build(self.work.architecture, self.prepared.num_classes, self.work.compute)
             model = model.to(self.device, memory_format=self.images.layout)
             _stepper(self._training(model, examples, settings[name]))(self._steps(examples, settings[name]["epochs"]))
             return model.eval()

@@ -12,7 +12,7 @@ import markupsafe
 from experiments import store
 from experiments.reporting.collect import Found, audits, frame, number, printable, remarks, summarize
 from experiments.reporting.pictures import Picture, draw
-from experiments.reporting.tables import Table, audit_tables, average_tables, further_tables, paper_tables
+from experiments.reporting.tables import Table, audit_tables, average_tables, camu_tables, further_tables, paper_tables
 from experiments.reporting.words import TEXTS, data_name, method_name, task_name
 from experiments.store import Json
 
@@ -47,7 +47,7 @@ def write(found: Found, target: Path) -> list[Path]:
     rows = summarize(figures, remarks(found.results))
     sections = [
         Section("tables", "The paper's tables", paper_tables(rows), text=TEXTS["marks"]),
-        Section("averages", "Averages", average_tables(figures)),
+        Section("averages", "In short", [*camu_tables(rows), *average_tables(figures)]),
         Section("further", "Measured here, not in the paper", further_tables(rows)),
         Section("audits", "Audits", audit_tables(found.results)),
     ]
