@@ -10,7 +10,6 @@ from pathlib import Path
 
 import absl.logging
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
@@ -192,7 +191,7 @@ def open_experiment(config: Config, *, unlabelled: bool = False) -> Experiment:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
-    model = _model(config, source)
+    model = build_model(config.model, config.pipeline, source.image_shape, source.dtype, source.num_classes)
     return Experiment(config, source, task, train, test, model, _weights(config, model))
 
 
@@ -216,25 +215,40 @@ def prepare_folders(config: Common) -> None:
         store.prepare(f"--{name}", getattr(config, name))
 
 
-def _model(config: Config, source: sources.Source) -> camu_jax.Model:
-    shape, dtype = source.image_shape, jnp.float32
-    if source.dtype == np.uint8:
-        for name, values in (("mean", config.pipeline.mean), ("std", config.pipeline.std)):
+def build_model(
+    settings: ModelSettings,
+    pipeline: camu_jax.Pipeline,
+    shape: tuple[int, ...],
+    dtype: np.dtype[np.generic],
+    num_classes: int,
+) -> camu_jax.Model:
+    """The model of some settings, checked before any work.
+
+    Args:
+      settings: which model.
+      pipeline: how stored images reach it.
+      shape: of an input as stored.
+      dtype: of the inputs as stored.
+      num_classes: C.
+
+    Raises:
+      UsageError: the model does not take such inputs, or the user's own cannot be made.
+    """
+    taken: np.dtype[np.generic] = np.dtype(np.float32)
+    if dtype == np.uint8:
+        for name, values in (("mean", pipeline.mean), ("std", pipeline.std)):
             if len(values) not in (1, shape[2]):
                 raise UsageError(f"pipeline.{name} is {values}; allowed: 1 or {shape[2]} numbers")
-        shape = config.pipeline.image_shape(shape)
-    elif np.issubdtype(source.dtype, np.integer):
-        dtype = source.dtype
-    if config.model.factory is not None:
-        model = own_model.make(config.model.factory, shape, source.num_classes, dtype=dtype)
-        return config.model.in_its_arithmetic(model)
-    model = config.model.build(source.num_classes, shape)
+        shape = pipeline.image_shape(shape)
+    elif np.issubdtype(dtype, np.integer):
+        taken = dtype
+    if settings.factory is not None:
+        return settings.in_its_arithmetic(own_model.make(settings.factory, shape, num_classes, dtype=taken))
+    model = settings.build(num_classes, shape)
     try:
         jax.eval_shape(model.init, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError, OverflowError, IndexError) as error:
-        raise UsageError(
-            f"model.architecture {config.model.architecture} does not take {shape} images ({error})"
-        ) from None
+        raise UsageError(f"model.architecture {settings.architecture} does not take {shape} images ({error})") from None
     return model
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import camu_jax
 from camu_jax import Camu, Examples, Pipeline, Predictor, Problem, weights
 from camu_jax.deletion import Record, Request
-from camu_jax.deletion.receipt import Receipt
+from camu_jax.deletion.receipt import Json, Receipt
 from camu_jax.deletion.record import ask
 from experiments import UsageError, own_model
 from experiments.defaults import ModelSettings
 from experiments.deletion import folder
+from experiments.experiment import build_model
 
 _TOLERANCE = 1e-3  # of logits, beside the largest: sums have another order on another machine
 _FEW = 0.002  # of the answers that may turn over by it
@@ -72,18 +73,13 @@ def _otherwise(name: str, stated: np.ndarray, found: np.ndarray) -> str | None: 
     return f"{name}: logits differ by up to {distance:.3g}" if distance > limit else None
 
 
-def _model(settings: dict[str, object], factory: str | None, train: Examples, pipeline: Pipeline) -> camu_jax.Model:
+def _model(settings: dict[str, Json], factory: str | None, train: Examples, pipeline: Pipeline) -> camu_jax.Model:
     """The model that a receipt names."""
-    shape, dtype = tuple(train.x.shape[1:]), jnp.float32
-    if train.x.dtype == np.uint8:
-        shape = pipeline.image_shape(shape)
-    elif np.issubdtype(train.x.dtype, np.integer):
-        dtype = train.x.dtype
-    if "factory" not in settings:
-        return ModelSettings(**settings).build(train.num_classes, shape)  # type: ignore[arg-type]
-    if factory is None:
-        raise UsageError("the model is your own; name it with --factory=FILE.py:NAME")
-    if own_model.digest(factory) != settings["code"]:
-        raise UsageError(f"factory is {factory}, whose code is not the one that made the result")
-    model = own_model.make(factory, shape, train.num_classes, dtype=dtype)
-    return ModelSettings(compute=settings["compute"]).in_its_arithmetic(model)  # type: ignore[arg-type]
+    chosen = ModelSettings(**{name: value for name, value in settings.items() if name not in ("factory", "code")})
+    if "factory" in settings:
+        if factory is None:
+            raise UsageError("the model is your own; name it with --factory=FILE.py:NAME")
+        if own_model.digest(factory) != settings["code"]:
+            raise UsageError(f"factory is {factory}, whose code is not the one that made the result")
+        chosen = dataclasses.replace(chosen, factory=factory)
+    return build_model(chosen, pipeline, train.x.shape[1:], np.dtype(train.x.dtype), train.num_classes)
