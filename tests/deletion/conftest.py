@@ -1,5 +1,7 @@
 """A model that knows labels by heart which nobody could guess, and requests to delete some of them."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,8 @@ import pytest
 from camu_jax import Camu, Examples, Problem, Retrain, TrainSettings, from_linen, train
 from camu_jax.deletion import Request
 
-SHAPE, CLASSES = (8,), 4
-TRAINING = TrainSettings(epochs=30, batch_size=16, learning_rate=3e-3, l2=0.0)
+SHAPE, CLASSES = (16,), 4
+TRAINING = TrainSettings(epochs=40, batch_size=16, learning_rate=1e-2, l2=0.0)
 
 
 class Net(nn.Module):
@@ -53,7 +55,7 @@ def request_of(data, original, rows):
     def make(settings=None, *, forget=None, **changes):
         problem = Problem.from_rows(MODEL, original, data[0], rows if forget is None else forget)
         defaults = dict(key=jax.random.key(1), problem=problem, test=data[1], training=TRAINING, count=6)
-        settings = settings or Retrain(epochs=30, batch_size=16, learning_rate=3e-3, l2=0.0)
+        settings = settings or Retrain(**dataclasses.asdict(TRAINING))
         return Request(**{**defaults, "settings": settings, **changes})
 
     return make

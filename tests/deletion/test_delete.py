@@ -30,7 +30,7 @@ def test_an_exact_deletion_says_so_and_its_rows_are_gone(retrained, rows):
     assert accuracy["before"]["forget"] > 95 and accuracy["after"]["forget"] < 50 and accuracy["after"]["retain"] > 95
     of_rows = found["figures"]["verdicts"]
     assert of_rows["gone"] + of_rows["visible"] + of_rows["never_memorised"] == len(rows) == len(of_rows["rows"])
-    assert of_rows["gone"] >= 0.7 * len(rows) and of_rows["outcome"] == "failed"
+    assert of_rows["gone"] >= 0.5 * len(rows) and of_rows["outcome"] == "failed"
     assert found["figures"]["audits"]["loss_auc"]["outcome"] == "failed"
 
 
