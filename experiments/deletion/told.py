@@ -38,10 +38,10 @@ def announce(case: Case, request: Request) -> None:
     if advice := machine.advice():
         console.warn(advice)
     if case.left_out:
-        console.warn(f"{case.left_out} rows that stay have no label, and take no part")
+        console.warn(f"without a label: {case.left_out} of the rows that stay; they take no part")
     if case.unlabelled:
         console.warn(
-            f"{len(case.unlabelled)} rows to delete have no label; the original model's answer stands in its place"
+            f"without a label: {len(case.unlabelled)} of the rows to delete; the original model's answer takes its place"
         )
     whole = options.models if request.witnesses == "models" else 0
     try:
@@ -84,7 +84,7 @@ def outcome(receipt: Receipt, out: Path) -> None:
         if pairs:
             rows = len({pair["row"] for pair in pairs})
             console.warn(
-                f"{rows} of the deleted rows have {words} among those that stay (row {pairs[0]['row']}: row "
+                f"with {words} among the rows that stay: {rows} of the deleted rows (row {pairs[0]['row']}: row "
                 f"{pairs[0]['stays']}); it keeps the memory alive"
             )
     for note in figures["notes"]:
