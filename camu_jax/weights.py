@@ -197,12 +197,16 @@ def _canonical(name: str) -> str:
 
 def _converts(found: Any, wanted: Any) -> bool:
     both = [jnp.issubdtype(dtype, jnp.floating) for dtype in (found, wanted)]
-    opaque = np.dtype(found).kind == "V" and np.dtype(found).itemsize == np.dtype(wanted).itemsize
-    return found == wanted or all(both) or opaque
+    return found == wanted or all(both) or _is_nameless(found) and found.itemsize == np.dtype(wanted).itemsize
+
+
+def _is_nameless(dtype: Any) -> bool:
+    """Whether it stands for a dtype that NumPy's files have no name for, such as bfloat16."""
+    return bool(np.dtype(dtype).type is np.void)
 
 
 def _converted(array: Any, dtype: Any) -> jax.Array:
-    if np.dtype(array.dtype).kind == "V" and array.dtype != dtype:  # NumPy's files forget what bfloat16 is called
+    if _is_nameless(array.dtype):
         array = array.view(dtype)
     return jnp.asarray(np.asarray(array).astype(dtype))
 
@@ -217,14 +221,15 @@ def _listed(names: list[str]) -> str:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # NumPy and zipfile raise many types on damaged files
         raise _unreadable(path, error) from None
 
 
 def _write_npz(path: Path, variables: Variables) -> None:
-    np.savez(path, **{name: np.asarray(array) for name, array in flat(variables).items()})
+    arrays: dict[str, Any] = {name: np.asarray(array) for name, array in flat(variables).items()}
+    np.savez(path, **arrays)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

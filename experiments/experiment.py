@@ -10,6 +10,7 @@ from pathlib import Path
 
 import absl.logging
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
@@ -216,11 +217,7 @@ def prepare_folders(config: Common) -> None:
 
 
 def build_model(
-    settings: ModelSettings,
-    pipeline: camu_jax.Pipeline,
-    shape: tuple[int, ...],
-    dtype: np.dtype[np.generic],
-    num_classes: int,
+    settings: ModelSettings, pipeline: camu_jax.Pipeline, shape: tuple[int, ...], dtype: str, num_classes: int
 ) -> camu_jax.Model:
     """The model of some settings, checked before any work.
 
@@ -234,13 +231,13 @@ def build_model(
     Raises:
       UsageError: the model does not take such inputs, or the user's own cannot be made.
     """
-    taken: np.dtype[np.generic] = np.dtype(np.float32)
-    if dtype == np.uint8:
+    taken = "float32"
+    if dtype == "uint8":
         for name, values in (("mean", pipeline.mean), ("std", pipeline.std)):
             if len(values) not in (1, shape[2]):
                 raise UsageError(f"pipeline.{name} is {values}; allowed: 1 or {shape[2]} numbers")
         shape = pipeline.image_shape(shape)
-    elif np.issubdtype(dtype, np.integer):
+    elif jnp.issubdtype(dtype, jnp.integer):
         taken = dtype
     if settings.factory is not None:
         return settings.in_its_arithmetic(own_model.make(settings.factory, shape, num_classes, dtype=taken))

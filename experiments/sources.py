@@ -29,7 +29,7 @@ class Source:
       name: for folders and files.
       classes: what the labels are called; numbers as text where nothing tells.
       image_shape: of a stored image, or of another input.
-      dtype: of the inputs as stored.
+      dtype: of the inputs as stored: `uint8` images, floats, or tokens.
       train_size: length of the training set.
       digest: SHA-256 of the content of one's own data; None for a set whose name says it all.
       ids: what the rows of the training set are called, where something tells, `[N]` text.
@@ -41,7 +41,7 @@ class Source:
     name: str
     classes: tuple[str, ...]
     image_shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
+    dtype: str
     train_size: int
     digest: str | None
     ids: np.ndarray[tuple[int, ...], np.dtype[np.str_]] | None
@@ -131,7 +131,7 @@ def _of_the_paper(name: data.Name, data_dir: str | None, cache_dir: str | Path |
         return data.load(name, data_dir=data_dir, limit=limit, cache_dir=cache_dir, on_device=on_device)
 
     classes = tuple(map(str, range(info.num_classes)))
-    return Source(name, name, classes, info.image_shape, np.dtype(np.uint8), info.train_size, None, None, None, read)
+    return Source(name, name, classes, info.image_shape, "uint8", info.train_size, None, None, None, read)
 
 
 def _of_ones_own(kind: str, where: str, own: OwnData) -> Source:
@@ -144,7 +144,7 @@ def _of_ones_own(kind: str, where: str, own: OwnData) -> Source:
         name,
         own.classes,
         tuple(x.shape[1:]),
-        np.dtype(x.dtype),
+        str(x.dtype),
         len(own.train),
         own.digest,
         own.ids,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from camu_jax import Examples, Problem, TrainSettings, train, unlearn
+from camu_jax import Examples, Pipeline, Predictor, Problem, TrainSettings, evaluate, train, unlearn
 from camu_jax.methods.camu import Camu
 from experiments import UsageError, own_model
 from tests.helpers import examples
@@ -21,7 +21,7 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         h = nn.Dense(WIDTH)(x.reshape(len(x), -1))
-        h = nn.Dropout(0.1, deterministic=not train)(nn.BatchNorm(use_running_average=not train)(h))
+        h = nn.Dropout(0.1, deterministic=not train)(nn.BatchNorm(use_running_average=not train, momentum=0.9)(h))
         return nn.Dense(self.classes)(h), h
 
 def make(num_classes):
@@ -56,7 +56,7 @@ from layers import WIDTH
 class Net(nnx.Module):
     def __init__(self, inputs, classes, rngs):
         self.first = nnx.Linear(inputs, WIDTH, rngs=rngs)
-        self.norm = nnx.BatchNorm(WIDTH, rngs=rngs)
+        self.norm = nnx.BatchNorm(WIDTH, momentum=0.9, rngs=rngs)
         self.drop = nnx.Dropout(0.1, rngs=rngs)
         self.last = nnx.Linear(WIDTH, classes, rngs=rngs)
     def __call__(self, x):
@@ -226,10 +226,9 @@ def test_the_examples_learn_the_digits(tiny, name, key):
 
 def test_vit_s16_on_digits(tiny):
     """One forward pass of real digits, enlarged to the size that it takes."""
-    from camu_jax import Pipeline, Predictor
 
     model = own_model.make(f"{EXAMPLES}/vit.py:vit_s16", (224, 224, 1), 10)
     predictor = Predictor((jax.jit(model.init)(jax.random.key(0)),), model, Pipeline(image_size=224))
-    outputs = jax.jit(predictor)(tiny[0].x[:2])
+    outputs = evaluate.outputs(predictor, tiny[0].x[:2])
     assert outputs.logits.shape == (2, 10) and outputs.embedding.shape == (2, 384)
     assert bool(jnp.isfinite(outputs.logits).all()) and float(jnp.std(outputs.embedding)) > 0.1

@@ -51,38 +51,38 @@ def checked(
     test: Arrays,
     classes: tuple[str, ...] | None,
     ids: np.ndarray | None = None,
+    side: int | None = None,
     *,
     unlabelled: bool = False,
 ) -> OwnData:
-    """The data set, after everything that could be wrong with it was looked at.
-
-    With `unlabelled` training rows may have -1, or no text, for a label.
-    """
-    bare = np.flatnonzero(np.isin(train[1], ["", "-1"] if train[1].dtype.kind == "U" else [-1])) if unlabelled else []
-    if len(bare) and len(bare) < len(train[1]):
-        y = train[1].copy()
-        y[bare] = np.delete(y, bare)[0]
-        train = train[0], y
-    if train[0].dtype == test[0].dtype == np.uint8 and train[0].ndim == test[0].ndim == 4:
-        x_train, x_test = pictures.coloured([train[0], test[0]])
-    else:
-        x_train, x_test = train[0], test[0]
+    """The data set, after everything that could be wrong with it was looked at; see `npz` for `unlabelled`."""
+    y, bare = _filled(train[1]) if unlabelled else (train[1], None)
+    x_train, x_test = train[0], test[0]
+    if x_train.dtype == x_test.dtype == np.uint8 and x_train.ndim == x_test.ndim == 4:
+        x_train, x_test = pictures.coloured(pictures.of_one_size([x_train, x_test], side))
     if (x_train.dtype, x_train.shape[1:]) != (x_test.dtype, x_test.shape[1:]):
         raise DataError(
             f"data set {what}: training examples are {x_train.dtype}{x_train.shape[1:]}, test examples "
             f"{x_test.dtype}{x_test.shape[1:]}; allowed: the same"
         )
-    y_train, y_test, classes = _labels(what, train[1], test[1], classes)
+    y_train, y_test, classes = _labels(what, y, test[1], classes)
     parts: list[Any] = [(x_train, y_train), (x_test, y_test)]
-    found = OwnData(
-        *(Examples(x, y, len(classes)) for x, y in parts), classes, ids, np.array(bare, np.int64) if len(bare) else None
-    )
+    of_train, of_test = (Examples(x, y, len(classes)) for x, y in parts)
+    found = OwnData(of_train, of_test, classes, ids, bare)
     try:
         found.train.validate("train")
         found.test.validate("test")
     except (TypeError, ValueError) as error:
         raise DataError(f"data set {what}: {error}") from None
     return found
+
+
+def _filled(y: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels with a class where there is none, -1 or an empty text; and the numbers of these rows, if there are any."""
+    bare = np.isin(y.reshape(len(y), -1), ["", "-1"] if y.dtype.kind == "U" else [-1]).any(axis=1)
+    if bare.all() or not bare.any():
+        return y, None
+    return np.where(bare.reshape(-1, *[1] * (y.ndim - 1)), y[~bare][0], y), np.flatnonzero(bare)
 
 
 def splits(what: str, names: Iterable[str]) -> tuple[str, str]:

@@ -27,7 +27,7 @@ def npz(path: str | Path, *, unlabelled: bool = False) -> OwnData:
     if not path.is_file():
         raise DataError(f"data set {path} is no file; allowed: a .npz file with {', '.join(_ARRAYS)}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if missing := [name for name in _ARRAYS if name not in file.files]:
                 raise DataError(
                     f"data set {path} lacks {', '.join(missing)}; allowed: {', '.join(_ARRAYS)} (it holds "

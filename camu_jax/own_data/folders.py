@@ -45,7 +45,7 @@ def folder(
         cached = place(cache_dir, f"folder-{name}-{part}", side, path, files)
         parts.append(kept(cached, np.array(labels, np.int32), functools.partial(_pictures, files), side, progress))
         ids.append(np.array([file.relative_to(path / part).as_posix() for file in files]))
-    return checked(str(path), parts[0], parts[1], classes, ids[0])
+    return checked(str(path), parts[0], parts[1], classes, ids[0], side=side)
 
 
 def _pictures(files: Sequence[Path]) -> list[Picture]:

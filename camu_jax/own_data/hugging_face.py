@@ -55,7 +55,7 @@ def hf(
         cached = place(cache_dir, f"hf-{path.resolve().name}-{name}", side, path, sorted((path / name).iterdir()))
         pictures = functools.partial(_pictures, path / name, rows, image[0])
         parts.append(kept(cached, np.asarray(rows[label[0]]), pictures, side, progress))
-    return checked(str(path), parts[0], parts[1], classes)
+    return checked(str(path), parts[0], parts[1], classes, side=side)
 
 
 def _pictures(where: Path, rows: Any, column: str) -> list[Picture]:

@@ -52,7 +52,7 @@ def tfds(
                 if cached:
                     _decoded.write(cached, *part)
             parts.append(part)
-        return checked(f"tfds:{name}", parts[0], parts[1], tuple(features[label].names))
+        return checked(f"tfds:{name}", parts[0], parts[1], tuple(features[label].names), side=side)
     except (DataError, ImportError):
         raise
     except Exception as error:  # array_record and the image decoders raise many types on damaged files

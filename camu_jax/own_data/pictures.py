@@ -73,6 +73,13 @@ def stack(names: Sequence[str], images: Sequence[np.ndarray], side: int | None) 
     return np.stack(coloured(images))
 
 
+def of_one_size(parts: Sequence[np.ndarray], side: int | None) -> list[np.ndarray]:
+    """Parts `[N, h, w, channels]` with images of one size, where they have several and `side` tells to which."""
+    if side is None or len({part.shape[1:3] for part in parts}) == 1:
+        return list(parts)
+    return [np.stack([_resize(image, side) for image in part]) for part in parts]
+
+
 def coloured(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Arrays `[..., 1 or 3]` with as many channels as any of them has."""
     channels = max(image.shape[-1] for image in images)

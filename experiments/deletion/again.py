@@ -82,4 +82,4 @@ def _model(settings: dict[str, Json], factory: str | None, train: Examples, pipe
         if own_model.digest(factory) != settings["code"]:
             raise UsageError(f"factory is {factory}, whose code is not the one that made the result")
         chosen = dataclasses.replace(chosen, factory=factory)
-    return build_model(chosen, pipeline, train.x.shape[1:], np.dtype(train.x.dtype), train.num_classes)
+    return build_model(chosen, pipeline, train.x.shape[1:], str(train.x.dtype), train.num_classes)

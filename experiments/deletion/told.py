@@ -41,7 +41,7 @@ def announce(case: Case, request: Request) -> None:
         console.warn(f"without a label: {case.left_out} of the rows that stay; they take no part")
     if case.unlabelled:
         console.warn(
-            f"without a label: {len(case.unlabelled)} of the rows to delete; the original model's answer takes its place"
+            f"without a label: {len(case.unlabelled)} of the rows to delete; the original's answer takes its place"
         )
     whole = options.models if request.witnesses == "models" else 0
     try:
