@@ -34,7 +34,7 @@ def of_arrays(*arrays: Any) -> str:
     for array in arrays:
         found.update(f"{np.dtype(array.dtype).str}{tuple(array.shape)}".encode())
         for piece in _pieces(array):
-            found.update(piece)
+            found.update(piece.data)
     return found.hexdigest()
 
 

@@ -130,7 +130,21 @@ def _part(entry: Any) -> str:
 # --- fitting -----------------------------------------------------------------------------------------------------
 
 
-def _fit(path: Path, found: dict[str, Any], like: Variables) -> Variables:
+def fit(what: str, tree: Any, like: Variables) -> Variables:
+    """Weights that other code holds, in the tree of a model.
+
+    Args:
+      what: they are, for messages.
+      tree: of arrays; names as for `load`.
+      like: as for `load`.
+
+    Raises:
+      WeightsError: as `load`.
+    """
+    return _fit(what, flat(tree), like)
+
+
+def _fit(what: str | Path, found: dict[str, Any], like: Variables) -> Variables:
     """The found arrays in the tree of `like`."""
     wanted = flat(like)
     given = {ours: found[theirs] for ours, theirs in _names(wanted, found).items()}
@@ -145,7 +159,7 @@ def _fit(path: Path, found: dict[str, Any], like: Variables) -> Variables:
     groups = {"missing": missing, "of another shape": shapes, "of another dtype": kinds, "not in the model": added}
     wrong = [f"{kind}: {_listed(names)}" for kind, names in groups.items() if names]
     if wrong:
-        raise WeightsError(f"weights {path} do not fit the model; {'; '.join(wrong)}")
+        raise WeightsError(f"weights {what} do not fit the model; {'; '.join(wrong)}")
     leaves = [_converted(given[name], leaf.dtype) for name, leaf in wanted.items()]
     return dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
 

@@ -17,8 +17,8 @@ from camu_jax import _validate, evaluate, loop
 from camu_jax.audits import attack, population
 from camu_jax.audits.membership import Rows
 from camu_jax.images import Pipeline
-from camu_jax.methods import method_of
-from camu_jax.model import Model, from_linen
+from camu_jax.methods import Retrain, method_of
+from camu_jax.model import Model, Variables, as_variables, from_linen
 from camu_jax.problem import Predictor, Problem
 from camu_jax.splits import join
 from camu_jax.training import TrainSettings, train
@@ -28,6 +28,10 @@ LEAST = 4
 """Models that never saw the rows, at the least, for verdicts on single rows."""
 Witnesses = Literal["models", "heads"]
 """What never saw the rows: whole models, or heads on the embedding of the original model, which did see them."""
+
+
+Trainer = Callable[[jax.Array, Examples], Variables]
+"""Trains a fresh model on examples."""
 
 
 class Keys(NamedTuple):
@@ -58,6 +62,8 @@ class Request:
         trained K times. The embedding has seen the rows, so that heads notice less.
       ensemble: the original model, where it is an ensemble and the problem therefore holds no variables of it.
       training: how models that never saw the rows are trained; best as the original model was.
+      trainer: the loop that trained the original, `(key, examples) -> variables`, in the place of `training` and of
+        `Retrain`'s own. Heads are trained by `training`.
     """
 
     key: jax.Array
@@ -69,6 +75,7 @@ class Request:
     witnesses: Witnesses = "models"
     ensemble: Predictor | None = None
     training: TrainSettings = TrainSettings()
+    trainer: Trainer | None = None
 
     def __post_init__(self) -> None:
         _validate.one_of(get_args(Witnesses), witnesses=self.witnesses)
@@ -115,6 +122,8 @@ class Request:
 
     def unlearn(self, progress: loop.Listener | None = None) -> Predictor:
         """The result."""
+        if self.trainer is not None and isinstance(self.settings, Retrain):
+            return self._train(self.keys.method)
         return method_of(self.settings).unlearn(self.keys.method, self.problem, self.settings, progress=progress)
 
     def without(self, number: int, progress: loop.Listener | None = None) -> Predictor:
@@ -132,6 +141,7 @@ class Request:
 
         `[:, :F]` are those of the rows.
         """
+        make: Callable[..., Predictor]
         if self.witnesses == "models":
             make, examples = self._train, self.asked
         else:
@@ -147,9 +157,12 @@ class Request:
 
     def _train(self, key: jax.Array, progress: loop.Listener | None = None) -> Predictor:
         problem = self.problem
-        variables = train(
-            key, problem.model, problem.retain, self.training, pipeline=problem.pipeline, progress=progress
-        )
+        if self.trainer is not None:
+            variables = as_variables(self.trainer(key, problem.retain))
+        else:
+            variables = train(
+                key, problem.model, problem.retain, self.training, pipeline=problem.pipeline, progress=progress
+            )
         return Predictor((variables,), problem.model, problem.pipeline)
 
     def _heads(self) -> tuple[Callable[[jax.Array], Predictor], Examples]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,8 @@ def differs(
     bare = np.flatnonzero(np.asarray(train.y) < 0)
     retain = np.setdiff1d(np.arange(len(train)), np.concatenate([asked["rows"], earlier, bare]).astype(np.int64))
     forget = dataclasses.replace(train.pick(np.array(asked["rows"])), y=jnp.asarray(record.forget_y))
-    pipeline = Pipeline(**{k: tuple(v) if isinstance(v, list) else v for k, v in work["pipeline"].items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in work["pipeline"].items()}
+    pipeline = Pipeline(**fields)
     model = _model(work["model"], factory, train, pipeline)
     like = jax.eval_shape(model.init, jax.random.key(0))
     try:
@@ -62,7 +64,7 @@ def differs(
     )
 
 
-def _otherwise(name: str, stated: np.ndarray, found: np.ndarray) -> str | None:  # type: ignore[explicit-any]
+def _otherwise(name: str, stated: np.ndarray, found: np.ndarray) -> str | None:
     if stated.shape != found.shape:
         return f"{name}: the record holds {stated.shape}, found {found.shape}"
     if stated.dtype == bool:

@@ -12,7 +12,7 @@ from camu_jax import Examples, Predictor, Problem, data, digests, evaluate, weig
 from camu_jax.deletion import Request
 from camu_jax.deletion.delete import deleted_until
 from camu_jax.deletion.receipt import Asked, Receipt
-from experiments import UsageError, keys, sources
+from experiments import UsageError, keys, own_trainer, sources
 from experiments.deletion import folder, rows
 from experiments.deletion.options import ForgetConfig
 from experiments.experiment import Experiment, open_experiment
@@ -127,6 +127,7 @@ class Case:
             witnesses="heads" if options.heads else "models",
             ensemble=original if several else None,
             training=options.original,
+            trainer=None if options.train is None else own_trainer.make(options.train, experiment.model),
         )
         try:
             request.validate()
@@ -142,7 +143,8 @@ class Case:
             (file.relative_to(folder.parent).as_posix(), file) for folder in sources for file in folder.rglob("*.py")
         ]
         found = [[name, digests.of_path(file)] for name, file in sorted(files)]
-        return digests.of_json([found, self.experiment.model_settings])
+        own = None if self.options.train is None else own_trainer.digest(self.options.train)
+        return digests.of_json([found, self.experiment.model_settings, own])
 
 
 def open_case(options: ForgetConfig) -> Case:

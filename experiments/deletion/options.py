@@ -42,6 +42,9 @@ class ForgetConfig(config.Config):
     """Train heads on the original's embedding in their place: for models that are too large to be trained so often."""
     control: bool = False
     """Measure a model trained without the rows beside the result also with --heads or --models=0."""
+    train: str | None = None
+    """FILE.py:NAME, your own loop, train(seed, x, y), which trains a fresh model as the original was and returns it.
+    Without it models that never saw the rows are trained with the settings --original.epochs and so on."""
     previous: str | None = None
     """The folder of the deletion before: this one starts from its model, and its receipt from its receipt."""
     sign: str | None = None
@@ -55,7 +58,7 @@ class ForgetConfig(config.Config):
     audit: _Unused[tuple[config.AuditName, ...]] = ()
     audits: _Unused[config.AuditSettings] = config.AuditSettings()
     keep_models: _Unused[bool] = True
-    train_metrics: _Unused[Any] = "clean"  # type: ignore[explicit-any]  # as the class above has it
+    train_metrics: _Unused[Any] = "clean"  # as the class above has it
 
     def __post_init__(self) -> None:
         if self.models:
@@ -77,4 +80,6 @@ def parse(argv: Sequence[str] | None) -> ForgetConfig:
         raise UsageError(f"method is {options.chosen!r}; allowed: {', '.join(names)}")
     if options.heads and not options.models:
         raise UsageError("heads needs models; allowed: --models=8, say")
+    if options.train is not None and options.side_by_side > 1:
+        raise UsageError(f"side_by_side is {options.side_by_side}; allowed with --train: 1")
     return dataclasses.replace(options, methods=(options.chosen,), seeds=(options.seed,))

@@ -1,5 +1,6 @@
 """What the command says before it begins, and of what it made."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -43,16 +44,19 @@ def announce(case: Case, request: Request) -> None:
         console.warn(
             f"without a label: {len(case.unlabelled)} of the rows to delete; the original's answer takes its place"
         )
-    whole = options.models if request.witnesses == "models" else 0
+    whole = max(options.models if request.witnesses == "models" else 0, int(options.control))
+    own = request.trainer is not None
     try:
-        method, training = estimate.trial(request.unlearn), machine.Span()
-        if max(whole, options.control):
+        spans = [] if own and options.chosen == "retrain" else [estimate.trial(request.unlearn)]
+        if whole and not own:
             training = estimate.trial(lambda listen: request.without(0, listen))
+            spans.append(dataclasses.replace(training, seconds=whole * training.seconds))
     except ValueError as error:
         raise UsageError(f"{options.chosen}: {error}") from error
-    seconds = method.seconds + max(whole, int(options.control)) * training.seconds
+    seconds, compiling = (sum(getattr(span, name) for span in spans) for name in ("seconds", "compile_seconds"))
     console.say(
-        f"about {machine.words(seconds)}, after {method.compile_seconds + training.compile_seconds:.0f} s of compiling"
+        f"about {machine.words(seconds)}, after {compiling:.0f} s of compiling"
+        f"{f'; not counted: {options.train}' if own and whole else ''}"
     )
 
 

@@ -17,7 +17,7 @@ from camu_jax.audits import population
 from camu_jax.deletion import Record, Request, signing
 from camu_jax.deletion.delete import draw_up, plain
 from camu_jax.deletion.receipt import Receipt
-from experiments import UsageError, console, machine, store, unfinished
+from experiments import UsageError, console, machine, own_trainer, store, unfinished
 from experiments.deletion import folder, page, told
 from experiments.deletion.case import Case
 from experiments.experiment import digest
@@ -85,6 +85,7 @@ def _folder(case: Case, request: Request) -> Path:
         "data": digests.of_examples(case.experiment.train, case.experiment.test),
         "original": digests.of_tree(request.original.members),
         "model": case.experiment.model_settings,
+        "train": None if case.options.train is None else own_trainer.digest(case.options.train),
     }
     return Path(case.options.cache_dir, "deletions", digest(what))
 
@@ -110,6 +111,7 @@ def _receipt(case: Case, request: Request, result: Predictor, record: Record, pa
             "data_dir": options.data_dir,
             "limit": options.limit,
             "model": case.experiment.model_settings,
+            "train": options.train,
             "original": [str(path) for path in case.stored],
             "previous": options.previous,
             "seed": options.seed,
@@ -153,7 +155,7 @@ class _Parts:
             shutil.rmtree(where, ignore_errors=True)
             return None
 
-    def margins(self, request: Request, control: Predictor | None) -> np.ndarray | None:  # type: ignore[explicit-any]
+    def margins(self, request: Request, control: Predictor | None) -> np.ndarray | None:
         """What the models that never saw the rows answer."""
         if not request.count:
             return None
