@@ -34,7 +34,7 @@ def of_arrays(*arrays: Any) -> str:
     for array in arrays:
         found.update(f"{np.dtype(array.dtype).str}{tuple(array.shape)}".encode())
         for piece in _pieces(array):
-            found.update(piece.data)
+            found.update(piece.tobytes())
     return found.hexdigest()
 
 
@@ -57,7 +57,7 @@ def of_each_row(x: Any) -> list[str]:
     """Of the contents of each row of an array, `[N, ...]`, a list of N."""
     digests = []
     for piece in _pieces(x):
-        digests += [hashlib.sha256(row).hexdigest() for row in piece]
+        digests += [hashlib.sha256(row.tobytes()).hexdigest() for row in piece]
     return digests
 
 

@@ -15,6 +15,9 @@ import optax
 from flax import traverse_util
 from sklearn.datasets import load_breast_cancer
 
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Params = dict[str, dict[str, dict[str, jax.Array]]]
+
 
 class Net(nn.Module):
     """Three layers; returns the logits and the embedding before them."""
@@ -31,6 +34,29 @@ def make() -> Net:
     return Net()
 
 
+def train(seed: int, x: Numbers, y: Numbers) -> Params:
+    """The owner's own loop; for `--train=cancer.py:train`."""
+    net, optimizer = Net(), optax.adam(1e-3)
+    params: Params = net.init(jax.random.key(seed), jnp.asarray(x[:1]))
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(
+        params: Params, state: optax.OptState, rows: jax.Array, labels: jax.Array
+    ) -> tuple[Params, optax.OptState]:
+        def loss(params: Params) -> jax.Array:
+            return optax.softmax_cross_entropy_with_integer_labels(net.apply(params, rows)[0], labels).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        return optax.apply_updates(params, updates), state
+
+    random = np.random.default_rng(seed)
+    for _ in range(100):
+        for rows in np.array_split(random.permutation(len(x)), len(x) // 32):
+            params, state = step(params, state, x[rows], y[rows])
+    return params
+
+
 def main(where: Path) -> None:
     """Writes table, weights and request."""
     table = load_breast_cancer()
@@ -44,28 +70,12 @@ def main(where: Path) -> None:
         classes=table.target_names,
     )  # fmt: skip
 
-    net, optimizer = Net(), optax.adam(1e-3)
-    params = net.init(jax.random.key(0), jnp.asarray(x[:1]))
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state, images, labels):  # type: ignore[no-untyped-def]
-        def loss(params):  # type: ignore[no-untyped-def]
-            return optax.softmax_cross_entropy_with_integer_labels(net.apply(params, images)[0], labels).mean()
-
-        updates, state = optimizer.update(jax.grad(loss)(params), state)
-        return optax.apply_updates(params, updates), state
-
-    random = np.random.default_rng(1)
-    for _ in range(100):
-        for rows in np.array_split(random.permutation(400), 12):
-            params, state = step(params, state, x[rows], y[rows])
-    np.savez(where / "net.npz", **traverse_util.flatten_dict(params, sep="."))
-    right = np.argmax(net.apply(params, x[400:])[0], -1) == y[400:]
+    params = train(0, x[:400], y[:400])
+    np.savez(where / "net.npz", allow_pickle=False, **traverse_util.flatten_dict(params, sep="."))
+    right = np.argmax(Net().apply(params, x[400:])[0], -1) == y[400:]
     print(f"test accuracy {100 * right.mean():.2f}%")
-    (where / "requests.csv").write_text(
-        "asked,patient\n" + "".join(f"2026-11-2{k},{ids[37 * k + 1]}\n" for k in range(3))
-    )
+    lines = [f"2026-11-2{k},{ids[37 * k + 1]}\n" for k in range(3)]
+    (where / "requests.csv").write_text("asked,patient\n" + "".join(lines))
 
 
 if __name__ == "__main__":

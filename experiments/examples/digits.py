@@ -17,8 +17,38 @@ from safetensors.flax import save_file
 from sklearn.datasets import load_digits
 from vit import small  # type: ignore[import-not-found]  # the file beside this one
 
+Images = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+Labels = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+Params = dict[str, jax.Array]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAMES = [f"{number}-{word}" for number, word in enumerate(WORDS)]  # in the order of the labels
+
+
+def train(seed: int, x: Images, y: Labels) -> Params:
+    """The owner's own loop, on images as stored; for `--train=digits.py:train`."""
+    net = small(10, (8, 8, 1))
+    x = (x / 255).astype(np.float32)
+    params = net.init(jax.random.key(seed), jnp.asarray(x[:1]))["params"]
+    batches, epochs = len(x) // 32, 30
+    optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, epochs * batches), weight_decay=0.01)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(
+        params: Params, state: optax.OptState, rows: jax.Array, labels: jax.Array
+    ) -> tuple[Params, optax.OptState]:
+        def loss(params: Params) -> jax.Array:
+            logits = net.apply({"params": params}, rows)[0]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    random = np.random.default_rng(seed)
+    for _ in range(epochs):
+        for rows in np.array_split(random.permutation(len(x)), batches):
+            params, state = step(params, state, x[rows], y[rows])
+    return params
 
 
 def main(where: Path) -> None:
@@ -30,27 +60,10 @@ def main(where: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{number:04d}.png")
     test = np.arange(len(images)) % 5 == 4
-    x, y = (images[..., None] / 255).astype(np.float32), digits.target.astype(np.int32)
-
-    net = small(10, (8, 8, 1))
-    params = net.init(jax.random.key(0), jnp.asarray(x[:1]))["params"]
-    optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, 30 * 45), weight_decay=0.01)
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state, images, labels):  # type: ignore[no-untyped-def]
-        def loss(params):  # type: ignore[no-untyped-def]
-            logits = net.apply({"params": params}, images)[0]
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    random, rows = np.random.default_rng(0), np.flatnonzero(~test)
-    for _ in range(30):
-        for batch in np.array_split(random.permutation(rows), 45):
-            params, state = step(params, state, x[batch], y[batch])
-    right = np.argmax(net.apply({"params": params}, x[test])[0], -1) == y[test]
+    x, y = images[..., None], digits.target.astype(np.int32)
+    params = train(0, x[~test], y[~test])
+    logits = small(10, (8, 8, 1)).apply({"params": params}, (x[test] / 255).astype(np.float32))[0]
+    right = np.argmax(logits, -1) == y[test]
     print(f"test accuracy {100 * right.mean():.2f}%")
     save_file(traverse_util.flatten_dict(params, sep="."), where / "vit.safetensors")
 

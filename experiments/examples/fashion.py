@@ -14,6 +14,9 @@ import optax
 import orbax.checkpoint.experimental.v1 as ocp
 from flax import nnx
 
+Images = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+Labels = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+
 
 class Net(nnx.Module):
     """Two convolutions; returns the logits and the embedding before them."""
@@ -39,24 +42,27 @@ def make(rngs: nnx.Rngs) -> Net:
     return Net(rngs)
 
 
-def train(net: Net, x: np.ndarray, y: np.ndarray, *, epochs: int = 12, batch: int = 64) -> None:
-    """The owner's own loop."""
+def train(seed: int, x: Images, y: Labels) -> Net:
+    """The owner's own loop, on images as stored; for `--train=fashion.py:train`."""
+    net, epochs, batch = Net(nnx.Rngs(seed)), 12, 64
     net.train()
     optimizer = nnx.Optimizer(net, optax.adamw(1e-3), wrt=nnx.Param)
 
     @nnx.jit
-    def step(net: Net, optimizer: nnx.Optimizer, images: jax.Array, labels: jax.Array) -> None:
+    def step(net: Net, optimizer: nnx.Optimizer[Net], images: jax.Array, labels: jax.Array) -> None:
         def loss(net: Net) -> jax.Array:
             return optax.softmax_cross_entropy_with_integer_labels(net(images)[0], labels).mean()
 
         optimizer.update(net, nnx.grad(loss)(net))
 
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for _ in range(epochs):
         order = random.permutation(len(x))
         for start in range(0, len(x) - batch + 1, batch):
             rows = order[start : start + batch]
             step(net, optimizer, jnp.asarray(x[rows], jnp.float32) / 255, jnp.asarray(y[rows]))
+    net.eval()
+    return net
 
 
 def main(where: Path) -> None:
@@ -69,10 +75,8 @@ def main(where: Path) -> None:
         parts[f"x_{part}"] = np.stack([row["image"] for row in rows])
         parts[f"y_{part}"] = np.array([row["label"] for row in rows], np.int32)
     where.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(where / "fashion.npz", **parts)
-    net = Net(nnx.Rngs(0))
-    train(net, parts["x_train"], parts["y_train"])
-    net.eval()
+    np.savez_compressed(where / "fashion.npz", allow_pickle=False, **parts)
+    net = train(0, parts["x_train"], parts["y_train"])
     right = np.argmax(net(jnp.asarray(parts["x_test"], jnp.float32) / 255)[0], -1) == parts["y_test"]
     print(f"test accuracy {100 * right.mean():.2f}%")
     ocp.save((where / "net").resolve(), nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.RngState))), overwrite=True)
