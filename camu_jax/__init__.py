@@ -13,7 +13,7 @@ CaMU (Causal Machine Unlearning) is also there as the paper's two algorithms:
         params, metrics = camu_jax.camu_step(params, batch)  # Algorithm 2: Eq 3.13, then Eq 3.14
 """
 
-from camu_jax import audits, methods, models, own_data, weights
+from camu_jax import audits, deletion, methods, models, own_data, weights
 from camu_jax.audits import Estimate, Evidence, audit
 from camu_jax.camu import CamuLosses, CamuParams, camu_step, camu_update, init_camu
 from camu_jax.checkpoint import load, save
@@ -58,6 +58,7 @@ __all__ = (
     "audits",
     "camu_step",
     "camu_update",
+    "deletion",
     "from_equinox",
     "from_linen",
     "from_nnx",

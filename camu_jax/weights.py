@@ -71,23 +71,28 @@ def load(path: str | Path, like: Variables) -> Variables:
     return _fit(path, found, like)
 
 
-def save(path: str | Path, variables: Variables) -> None:
+def save(path: str | Path, variables: Variables, *, like: str | Path | None = None) -> None:
     """Writes weights in the format that the path says, so that `path` holds all of them or is as it was before.
 
     Args:
       path: a folder or file; one that is there is replaced.
       variables: `{"params", "batch_stats"}`.
+      like: weights that `load` reads for the same model: the new ones get their names and dtypes, so that the code
+        which wrote those reads these. What else is there, such as an optimizer's state, is left out. None takes our
+        own names.
 
     Raises:
-      WeightsError: the ending is unknown, or the format's library is missing.
+      FileNotFoundError: there is nothing at `like`.
+      WeightsError: the ending is unknown, the format's library is missing, or `like` is of another model.
       OSError: it cannot be written.
     """
     path = Path(path)
     write = _WRITERS[format_of(path)]
+    tree = variables if like is None else _renamed(variables, Path(like))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        write(partial, variables)
+        write(partial, tree)
         if path.is_dir():  # a folder cannot be replaced in one step
             before = path.with_name(f".{path.name}.{os.getpid()}.before.partial")
             path.rename(before)
@@ -125,10 +130,24 @@ def _part(entry: Any) -> str:
 # --- fitting -----------------------------------------------------------------------------------------------------
 
 
-def _fit(path: Path, found: dict[str, Any], like: Variables) -> Variables:
+def fit(what: str, tree: Any, like: Variables) -> Variables:
+    """Weights that other code holds, in the tree of a model.
+
+    Args:
+      what: they are, for messages.
+      tree: of arrays; names as for `load`.
+      like: as for `load`.
+
+    Raises:
+      WeightsError: as `load`.
+    """
+    return _fit(what, flat(tree), like)
+
+
+def _fit(what: str | Path, found: dict[str, Any], like: Variables) -> Variables:
     """The found arrays in the tree of `like`."""
     wanted = flat(like)
-    given = _named_as(wanted, found)
+    given = {ours: found[theirs] for ours, theirs in _names(wanted, found).items()}
     missing = [f"{name} {tuple(leaf.shape)}" for name, leaf in wanted.items() if name not in given]
     added = [f"{name} {tuple(array.shape)}" for name, array in given.items() if name not in wanted]
     shapes, kinds = [], []
@@ -140,24 +159,49 @@ def _fit(path: Path, found: dict[str, Any], like: Variables) -> Variables:
     groups = {"missing": missing, "of another shape": shapes, "of another dtype": kinds, "not in the model": added}
     wrong = [f"{kind}: {_listed(names)}" for kind, names in groups.items() if names]
     if wrong:
-        raise WeightsError(f"weights {path} do not fit the model; {'; '.join(wrong)}")
+        raise WeightsError(f"weights {what} do not fit the model; {'; '.join(wrong)}")
     leaves = [_converted(given[name], leaf.dtype) for name, leaf in wanted.items()]
     return dict(jax.tree.unflatten(jax.tree.structure(like), leaves))
 
 
-def _named_as(wanted: Iterable[str], found: dict[str, Any]) -> dict[str, Any]:
-    """The found arrays under the names of the wanted ones where they mean the same, else under their own."""
+def _renamed(variables: Variables, like: Path) -> Any:
+    """The weights in a tree with the names and dtypes of others."""
+    if not like.exists():
+        raise FileNotFoundError(f"weights {like} are not there; allowed: a folder, a .safetensors or a .npz file")
+    found = _READERS[format_of(like)](like)
+    _fit(like, found, variables)
+    ours = flat(variables)
+    named = {theirs: _in_precision(ours[name], found[theirs]) for name, theirs in _names(ours, found).items()}
+    if format_of(like) != "orbax":
+        return named
+    tree: dict[str, Any] = {}
+    for name, array in named.items():
+        *nodes, last = name.split("/")
+        inner = tree
+        for node in nodes:
+            inner = inner.setdefault(node, {})
+        inner[last] = array
+    return tree
+
+
+def _in_precision(array: Any, like: Any) -> Any:
+    """A float in the precision of another; NumPy's files forget what bfloat16 is called, and it stays as it is."""
+    return jnp.asarray(array, like.dtype) if jnp.issubdtype(like.dtype, jnp.floating) else array
+
+
+def _names(wanted: Iterable[str], found: Iterable[str]) -> dict[str, str]:
+    """Of the found names those that count, by the wanted ones where they mean the same, else by themselves."""
     full = {_canonical(name): name for name in wanted}
     short: dict[str, str] = {}  # without the collection
     for canonical, name in full.items():
         bare = canonical.partition("/")[2]
         short[bare] = "" if bare in short else name  # in both collections: it could be either
-    ours = {canonical: array for name, array in found.items() if "/rngs/" not in (canonical := _canonical(name))}
+    ours = {canonical: name for name in found if "/rngs/" not in (canonical := _canonical(name))}
     collections = {name.partition("/")[0] for name in ours}
     if "params" in collections:  # a state of training has more
-        ours = {name: a for name, a in ours.items() if name.partition("/")[0] in ("params", "batch_stats")}
-        return {full.get(name, name): array for name, array in ours.items()}
-    return {short.get(name) or name: array for name, array in ours.items()}
+        ours = {name: own for name, own in ours.items() if name.partition("/")[0] in ("params", "batch_stats")}
+        return {full.get(name, name): own for name, own in ours.items()}
+    return {short.get(name) or name: own for name, own in ours.items()}
 
 
 def _canonical(name: str) -> str:

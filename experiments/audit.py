@@ -14,7 +14,8 @@ from experiments import console, grid, keys, machine, store
 from experiments.config import AuditName
 from experiments.experiment import plain
 from experiments.job import Job, make_together
-from experiments.populations import Margins, deal, populations
+from experiments.margins import Margins
+from experiments.populations import deal, populations
 
 
 def piece(job: Job) -> grid.Piece[Job]:

@@ -113,6 +113,13 @@ class Experiment:
             assert found is not None
             return found
 
+    @property
+    def original_path(self) -> Path:
+        """Where the original model lies once it is there: the user's, or the one that was trained here."""
+        if self.config.weights is not None:
+            return Path(self.config.weights)
+        return self._original_path(self.original_settings())
+
     def _original_path(self, settings: store.Settings) -> Path:
         name = f"{self.source.name}-{self.config.model.name}-{digest(settings)}"
         return Path(self.config.checkpoint_dir) / name
@@ -151,8 +158,12 @@ class Experiment:
         )
 
 
-def open_experiment(config: Config) -> Experiment:
+def open_experiment(config: Config, *, unlabelled: bool = False) -> Experiment:
     """Checks folders, task and data, and loads the data.
+
+    Args:
+      config: all settings.
+      unlabelled: allow training rows without a label; `source.unlabelled` says which.
 
     Raises:
       UsageError, camu_jax.data.DataError: bad input, found before any work starts.
@@ -169,6 +180,7 @@ def open_experiment(config: Config) -> Experiment:
             config.data_dir,
             cache_dir=Path(config.cache_dir, "data"),
             side=config.pipeline.image_size,
+            unlabelled=unlabelled,
         )
         size = source.train_size if config.limit is None else config.limit
         _validate.between(2, source.train_size, limit=size)
@@ -185,7 +197,7 @@ def open_experiment(config: Config) -> Experiment:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from None
-    model = _model(config, source)
+    model = build_model(config.model, config.pipeline, source.image_shape, source.dtype, source.num_classes)
     return Experiment(config, source, task, train, test, model, _weights(config, model))
 
 
@@ -209,25 +221,36 @@ def prepare_folders(config: Common) -> None:
         store.prepare(f"--{name}", getattr(config, name))
 
 
-def _model(config: Config, source: sources.Source) -> camu_jax.Model:
-    shape, dtype = source.image_shape, "float32"
-    if source.dtype == "uint8":
-        for name, values in (("mean", config.pipeline.mean), ("std", config.pipeline.std)):
+def build_model(
+    settings: ModelSettings, pipeline: camu_jax.Pipeline, shape: tuple[int, ...], dtype: str, num_classes: int
+) -> camu_jax.Model:
+    """The model of some settings, checked before any work.
+
+    Args:
+      settings: which model.
+      pipeline: how stored images reach it.
+      shape: of an input as stored.
+      dtype: of the inputs as stored.
+      num_classes: C.
+
+    Raises:
+      UsageError: the model does not take such inputs, or the user's own cannot be made.
+    """
+    taken = "float32"
+    if dtype == "uint8":
+        for name, values in (("mean", pipeline.mean), ("std", pipeline.std)):
             if len(values) not in (1, shape[2]):
                 raise UsageError(f"pipeline.{name} is {values}; allowed: 1 or {shape[2]} numbers")
-        shape = config.pipeline.image_shape(shape)
-    elif jnp.issubdtype(source.dtype, jnp.integer):
-        dtype = source.dtype
-    if config.model.factory is not None:
-        model = own_model.make(config.model.factory, shape, source.num_classes, dtype=dtype)
-        return config.model.in_its_arithmetic(model)
-    model = config.model.build(source.num_classes, shape)
+        shape = pipeline.image_shape(shape)
+    elif jnp.issubdtype(dtype, jnp.integer):
+        taken = dtype
+    if settings.factory is not None:
+        return settings.in_its_arithmetic(own_model.make(settings.factory, shape, num_classes, dtype=taken))
+    model = settings.build(num_classes, shape)
     try:
         jax.eval_shape(model.init, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError, OverflowError, IndexError) as error:
-        raise UsageError(
-            f"model.architecture {config.model.architecture} does not take {shape} images ({error})"
-        ) from None
+        raise UsageError(f"model.architecture {settings.architecture} does not take {shape} images ({error})") from None
     return model
 
 

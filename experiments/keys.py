@@ -2,6 +2,7 @@
 
     the seed of a job         split, method/<method>, measure, relearn, audit/<audit>,
                               population/<audit>/<method>/<number>
+    the seed of a deletion    deletion
     the seed of the original  original, original/<audit>/<number>, lira/halves, audit/lira, validation,
                               population/lira/<method>/<half>/<number>
 
@@ -46,6 +47,11 @@ def audit(seed: int, name: str) -> jax.Array:
 def population(seed: int, audit_name: str, method_name: str, number: int | str) -> jax.Array:
     """What the method draws for one model of an audit's population."""
     return named(seed, f"population/{audit_name}/{_base(method_name)}/{number}")
+
+
+def deletion(seed: int) -> jax.Array:
+    """All that a deletion draws; `camu_jax.deletion` splits it."""
+    return named(seed, "deletion")
 
 
 def original(seed: int, audit_name: str | None = None, number: int = 0) -> jax.Array:

@@ -1,22 +1,19 @@
 """Populations of models that audits judge by their margins, and the files in the cache that keep the margins."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from camu_jax import Examples, Predictor, Problem, Variables, checkpoint, loop, rows
+from camu_jax import Examples, Predictor, Problem, Variables, loop, splits
 from camu_jax.audits import lira, population
 from experiments import console, keys, machine, store
 from experiments.config import AuditName
 from experiments.experiment import digest
 from experiments.job import Job
-
-Margins = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-"""Margins of one model, `[examples]`, or of many, `[models, examples]`."""
+from experiments.margins import MarginFiles, Margins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Population:
                 self.make_one,
                 lambda k: self.given(k, self._original(k)),
                 len(self.originals),
-                _joined(*self.parts),
+                splits.join(*self.parts),
                 cache=files,
                 at_once=self.job.at_once,
                 progress=lambda done, of: console.say(f"{self.label}: {done} of {of}"),
@@ -77,9 +74,9 @@ class Population:
             return {}
         return self.job.experiment.original(self.audit, self.originals[number])
 
-    def _files(self) -> "_MarginFiles":
+    def _files(self) -> "MarginFiles":
         folder = Path(self.job.experiment.config.cache_dir, "margins", digest(self.what))
-        return _MarginFiles(folder, self.examples)
+        return MarginFiles(folder, self.examples)
 
 
 def populations(job: Job, name: AuditName) -> list[Population]:
@@ -154,48 +151,3 @@ def _of_half(job: Job, shadows: lira.Shadows, number: int) -> Population:
         lambda k: (keys.population(seed, "lira", job.method, f"{number}/{k}"), forget[k], retain[k]),
         (train,),
     )
-
-
-@dataclasses.dataclass
-class _MarginFiles(MutableMapping[int, Margins]):
-    """Margins `[examples]` by the number of the model, a file each; a damaged one is set aside."""
-
-    folder: Path
-    examples: int
-
-    def __getitem__(self, number: int) -> Margins:
-        file = self._file(number)
-        try:
-            found = np.load(file, allow_pickle=False)
-            if found.shape != (self.examples,):
-                raise ValueError(f"shape {found.shape}, {(self.examples,)} belongs")
-        except FileNotFoundError:
-            raise KeyError(number) from None
-        except (OSError, ValueError, EOFError) as error:
-            aside = checkpoint.set_aside(file).name
-            console.warn(f"{file} is damaged ({error}); it is set aside as {aside} and made anew")
-            raise KeyError(number) from None
-        return np.asarray(found)
-
-    def __setitem__(self, number: int, margins: Margins) -> None:
-        with store.atomic(self._file(number)) as partial:
-            np.save(partial, margins)
-
-    def __delitem__(self, number: int) -> None:
-        self._file(number).unlink()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(sorted(int(file.stem) for file in self.folder.glob("[0-9]*.npy")))
-
-    def __len__(self) -> int:
-        return len(list(self.folder.glob("[0-9]*.npy")))
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number}.npy"
-
-
-def _joined(*parts: Examples) -> Examples:
-    if len(parts) == 1:
-        return parts[0]
-    x, y = rows.concatenate([p.x for p in parts]), rows.concatenate([p.y for p in parts])
-    return Examples(x, y, parts[0].num_classes)

@@ -33,6 +33,7 @@ class Source:
       train_size: length of the training set.
       digest: SHA-256 of the content of one's own data; None for a set whose name says it all.
       ids: what the rows of the training set are called, where something tells, `[N]` text.
+      unlabelled: numbers of its rows that have no label, where such are allowed.
       read: `(limit, on_device) -> (train, test)`.
     """
 
@@ -44,6 +45,7 @@ class Source:
     train_size: int
     digest: str | None
     ids: np.ndarray[tuple[int, ...], np.dtype[np.str_]] | None
+    unlabelled: np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None
     read: Callable[[int | None, bool], tuple[Examples, Examples]]
 
     @property
@@ -84,7 +86,12 @@ def check(dataset: str) -> None:
 
 
 def find(
-    dataset: str, data_dir: str | None = None, *, cache_dir: str | Path | None = None, side: int | None = None
+    dataset: str,
+    data_dir: str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    side: int | None = None,
+    unlabelled: bool = False,
 ) -> Source:
     """The source behind a `--dataset`. One's own data is read, and checked, right away.
 
@@ -93,6 +100,7 @@ def find(
       data_dir: a TFDS folder.
       cache_dir: where decoded images are kept.
       side: what own images of different sizes are resized to.
+      unlabelled: allow rows without a label in the training set of a `.npz` file.
 
     Raises:
       UsageError, camu_jax.data.DataError: in one line.
@@ -107,7 +115,7 @@ def find(
             listener(loop.Progress(done, total, {}))
 
         if kind == "npz":
-            own = own_data.npz(where)
+            own = own_data.npz(where, unlabelled=unlabelled)
         elif kind == "tfds":
             own = own_data.tfds(where, data_dir, side=side, cache_dir=cache_dir)
         else:
@@ -123,7 +131,7 @@ def _of_the_paper(name: data.Name, data_dir: str | None, cache_dir: str | Path |
         return data.load(name, data_dir=data_dir, limit=limit, cache_dir=cache_dir, on_device=on_device)
 
     classes = tuple(map(str, range(info.num_classes)))
-    return Source(name, name, classes, info.image_shape, "uint8", info.train_size, None, None, read)
+    return Source(name, name, classes, info.image_shape, "uint8", info.train_size, None, None, None, read)
 
 
 def _of_ones_own(kind: str, where: str, own: OwnData) -> Source:
@@ -140,6 +148,7 @@ def _of_ones_own(kind: str, where: str, own: OwnData) -> Source:
         len(own.train),
         own.digest,
         own.ids,
+        own.unlabelled,
         functools.partial(_read_own, own),
     )
 

@@ -67,6 +67,48 @@ def test_names_that_other_code_writes(tmp_path, joint, collections, model):
     chex.assert_trees_all_equal(weights.load(tmp_path / "w.npz", variables), variables)
 
 
+@pytest.mark.parametrize("joint", ["/", "."])
+@pytest.mark.parametrize("collections", [True, False])
+@pytest.mark.parametrize("name", PATHS[1:])
+def test_new_weights_take_the_names_of_others(tmp_path, name, joint, collections):
+    """The code that wrote the original reads the result: names, and dtypes; no optimizer's state is carried over."""
+    old, new = fresh(NORMED), fresh(NORMED, 1)
+    flat = weights.flat(old)
+    named = {(n if collections else n.partition("/")[2]).replace("/", joint): a for n, a in flat.items()}
+    named = {n: a.astype(jnp.float16) if n.endswith("bias") else a for n, a in named.items()}
+    extra = {f"opt_state{joint}mu": jnp.zeros(3)} if collections else {}
+    weights._WRITERS[weights.format_of(name)](tmp_path / name, named | extra)
+    weights.save(tmp_path / f"new-{name}", new, like=tmp_path / name)
+    found = weights._READERS[weights.format_of(name)](tmp_path / f"new-{name}")
+    assert {n: a.dtype for n, a in found.items()} == {n: a.dtype for n, a in named.items()}
+    loaded = weights.load(tmp_path / f"new-{name}", new)
+    chex.assert_trees_all_close(loaded, new, atol=1e-3)  # float16
+    chex.assert_trees_all_equal(loaded["batch_stats"]["norm"]["mean"], new["batch_stats"]["norm"]["mean"])
+
+
+def test_new_weights_take_the_tree_of_an_nnx_state(tmp_path):
+    old, module = Net(nnx.Rngs(3)), Net(nnx.Rngs(4))
+    _, variables = camu_jax.from_nnx(Net, module)
+    state = nnx.state(old, nnx.Not(nnx.RngState))
+    orbax(tmp_path / "ckpt", state)
+    weights.save(tmp_path / "new", variables, like=tmp_path / "ckpt")
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as reader:
+        found = reader.restore((tmp_path / "new").resolve(), jax.tree.map(jnp.zeros_like, state))
+    nnx.update(old, found)
+    chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(old, nnx.Param)), variables["params"])
+
+
+def test_weights_like_those_of_another_model_are_refused(tmp_path):
+    weights.save(tmp_path / "a.npz", fresh(PLAIN))
+    with pytest.raises(WeightsError, match="do not fit the model"):
+        weights.save(tmp_path / "b.npz", fresh(NORMED), like=tmp_path / "a.npz")
+    with pytest.raises(FileNotFoundError, match="are not there"):
+        weights.save(tmp_path / "b.npz", fresh(PLAIN), like=tmp_path / "none.npz")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
 def test_floats_of_another_precision_are_converted(tmp_path):
     variables = jax.tree.map(lambda a: jnp.round(a * 8) / 8, fresh(PLAIN))
     weights.save(tmp_path / "w.safetensors", jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables))

@@ -23,12 +23,15 @@ class OwnData:
       classes: what the labels 0, 1, ... are called; numbers as text where nothing tells.
       ids: what the rows of `train` are called, where something tells: the files of a folder, the array `ids` of a
         `.npz` file; `[N]` text.
+      unlabelled: numbers of the rows of `train` that have no label, where such are allowed; a class stands in its
+        place.
     """
 
     train: Examples
     test: Examples
     classes: tuple[str, ...]
     ids: np.ndarray | None = None
+    unlabelled: np.ndarray | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -49,8 +52,11 @@ def checked(
     classes: tuple[str, ...] | None,
     ids: np.ndarray | None = None,
     side: int | None = None,
+    *,
+    unlabelled: bool = False,
 ) -> OwnData:
-    """The data set, after everything that could be wrong with it was looked at."""
+    """The data set, after everything that could be wrong with it was looked at; see `npz` for `unlabelled`."""
+    y, bare = _filled(train[1]) if unlabelled else (train[1], None)
     x_train, x_test = train[0], test[0]
     if x_train.dtype == x_test.dtype == np.uint8 and x_train.ndim == x_test.ndim == 4:
         x_train, x_test = pictures.coloured(pictures.of_one_size([x_train, x_test], side))
@@ -59,16 +65,24 @@ def checked(
             f"data set {what}: training examples are {x_train.dtype}{x_train.shape[1:]}, test examples "
             f"{x_test.dtype}{x_test.shape[1:]}; allowed: the same"
         )
-    y_train, y_test, classes = _labels(what, train[1], test[1], classes)
+    y_train, y_test, classes = _labels(what, y, test[1], classes)
     parts: list[Any] = [(x_train, y_train), (x_test, y_test)]
     of_train, of_test = (Examples(x, y, len(classes)) for x, y in parts)
-    found = OwnData(of_train, of_test, classes, ids)
+    found = OwnData(of_train, of_test, classes, ids, bare)
     try:
         found.train.validate("train")
         found.test.validate("test")
     except (TypeError, ValueError) as error:
         raise DataError(f"data set {what}: {error}") from None
     return found
+
+
+def _filled(y: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels with a class where there is none, -1 or an empty text; and the numbers of these rows, if there are any."""
+    bare = np.isin(y.reshape(len(y), -1), ["", "-1"] if y.dtype.kind == "U" else [-1]).any(axis=1)
+    if bare.all() or not bare.any():
+        return y, None
+    return np.where(bare.reshape(-1, *[1] * (y.ndim - 1)), y[~bare][0], y), np.flatnonzero(bare)
 
 
 def splits(what: str, names: Iterable[str]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from camu_jax.own_data.checks import OwnData, checked
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def npz(path: str | Path) -> OwnData:
+def npz(path: str | Path, *, unlabelled: bool = False) -> OwnData:
     """Reads arrays.
 
     Args:
@@ -18,6 +18,7 @@ def npz(path: str | Path) -> OwnData:
         `[N, H, W]`, or floats or tokens of any shape `[N, ...]`; labels are whole numbers from 0 or the names of the
         classes, `[N]` or `[N, 1]`. It may also hold `classes`, the names by label, and `ids`, a name for each training
         example.
+      unlabelled: allow training examples without a label, -1 or an empty text.
 
     Raises:
       DataError: the file is missing or holds something else; one line that names it.
@@ -43,7 +44,9 @@ def npz(path: str | Path) -> OwnData:
     if ids is not None and ids.shape != arrays["y_train"].shape[:1]:
         raise DataError(f"data set {path}: ids has shape {ids.shape}; allowed: [{len(arrays['y_train'])}], as y_train")
     found = [(_inputs(arrays[f"x_{part}"]), arrays[f"y_{part}"]) for part in ("train", "test")]
-    return checked(str(path), found[0], found[1], classes, None if ids is None else ids.astype(str))
+    return checked(
+        str(path), found[0], found[1], classes, None if ids is None else ids.astype(str), unlabelled=unlabelled
+    )
 
 
 def _inputs(x: np.ndarray) -> np.ndarray:
