@@ -91,11 +91,12 @@ def parse(argv: Sequence[str] | None, default: T, prog: str) -> T:
     Args:
       argv: arguments; None is the process's own.
       default: a dataclass; its fields are the flags and their defaults.
-      prog: the command that --help names.
+      prog: the command that --help names, where it is not `camu-jax`.
 
     Raises:
       SystemExit: with code 0 after --help, 2 after a wrong flag.
     """
+    prog = sys.argv[0] if sys.argv[0].startswith("camu-jax ") else prog
     return tyro.cli(type(default), args=sys.argv[1:] if argv is None else argv, default=default, prog=prog)
 
 
