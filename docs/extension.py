@@ -1,7 +1,8 @@
 """What the pages need beside Sphinx: formulas as MathML, and tables made of docstrings and of result files.
 
 Directives: `settings CLASS` lists a settings class; `measured METHOD` the published accuracies of a method beside Retrain's
-and the paper's; `evidence FIGURE ...` published audit figures of every method. No figure of a page is typed by hand.
+and the paper's; `evidence FIGURE ...` published audit figures of every method; `autodoc MODULE NAME ...` docstrings. No
+figure of a page is typed by hand.
 """
 
 import dataclasses
@@ -163,6 +164,30 @@ def _estimate(figure: Any) -> str:
     return f"{figure['value']:.3f}{interval}{null}"
 
 
+class Autodoc(SphinxDirective):
+    """`{autodoc} camu_jax.audits audit Evidence`: the docstrings of some names, or of the module alone."""
+
+    required_arguments = 1
+    optional_arguments = 30
+
+    def run(self) -> list[nodes.Node]:
+        module, *names = self.arguments
+        found = importlib.import_module(module)
+        lines = [] if names else [f".. automodule:: {module}"]
+        for name in names:
+            kind = "class" if isinstance(getattr(found, name), type) else "function"
+            lines += [f".. auto{kind}:: {module}.{name}", *(["   :members:", ""] if kind == "class" else [""])]
+        return self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))
+
+
+def _escape(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written for people: a bar outside of code is a bar."""
+    for k, line in enumerate(lines):
+        parts = line.split("`")
+        parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+        lines[k] = "`".join(parts)
+
+
 def _table(directive: SphinxDirective, head: Sequence[str], rows: Sequence[Sequence[str]], css: str) -> list[nodes.Node]:
     """A table, parsed as the page's own Markdown is; columns without any text are left out."""
     kept = [k for k, name in enumerate(head) if any(row[k] for row in rows)]
@@ -190,6 +215,7 @@ def _block(translator: Any, node: nodes.math_block) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
-    for directive in (Settings, Measured, Evidence):
+    for directive in (Settings, Measured, Evidence, Autodoc):
         app.add_directive(directive.__name__.lower(), directive)
+    app.connect("autodoc-process-docstring", _escape)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
