@@ -1,8 +1,9 @@
 """The code blocks of the pages: `python docs/blocks.py [PAGE ...]` runs them and writes what they print into the pages.
 
-A page is one program, in an empty folder: its `python` blocks one after another, behind those of first-steps.md, whose names
-every page may use; its `sh` blocks where they stand. A `text` block holds what the block before it prints. A comment
-`<!-- not run: REASON -->` above a block leaves it out. The tests run the same, and compare what is printed but for figures.
+A page is one program, in an empty folder: its `python` blocks one after another, behind those of first-steps.md, whose
+names every page may use; its `sh` blocks where they stand. A `text` block holds what the block before it prints. A
+comment `<!-- not run: REASON -->` above a block leaves it out. The tests run the same, and compare what is printed but
+for figures.
 """
 
 import contextlib

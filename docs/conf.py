@@ -6,7 +6,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
-from camu_jax import __version__ as release  # noqa: E402
 
 project = "camu_jax"
 copyright = "the camu_jax maintainers"

@@ -1,8 +1,8 @@
 """What the pages need beside Sphinx: formulas as MathML, and tables made of docstrings and of result files.
 
-Directives: `settings CLASS` lists a settings class; `measured METHOD` the published accuracies of a method beside Retrain's
-and the paper's; `evidence FIGURE ...` published audit figures of every method; `autodoc MODULE NAME ...` docstrings. No
-figure of a page is typed by hand.
+Directives: `settings CLASS` lists a settings class; `measured METHOD` the published accuracies of a method beside
+Retrain's and the paper's; `evidence FIGURE ...` published audit figures of every method; `autodoc MODULE NAME ...`
+docstrings. No figure of a page is typed by hand.
 """
 
 import dataclasses
@@ -14,14 +14,15 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from experiments import paper
-from experiments.defaults import defaults
-from experiments.reporting import collect
-from experiments.reporting.words import data_name, method_name, metric_name, task_name
 from latex2mathml import converter
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
+
+from experiments import paper
+from experiments.defaults import defaults
+from experiments.reporting import collect
+from experiments.reporting.words import data_name, method_name, metric_name, task_name
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "experiments" / "published"
 ACCURACIES = ("R_tr", "F_tr", "T_s", "R_ts", "F_ts")
@@ -51,7 +52,9 @@ class Settings(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         module, _, name = self.arguments[0].rpartition(".")
         cls = getattr(importlib.import_module(module), name)
-        method = next((m.name for c, m in importlib.import_module("camu_jax").methods.METHODS.items() if c is cls), None)
+        method = next(
+            (m.name for c, m in importlib.import_module("camu_jax").methods.METHODS.items() if c is cls), None
+        )
         rows = []
         for field in dataclasses.fields(cls):
             default = _code(field.default)
@@ -98,7 +101,9 @@ class Measured(SphinxDirective):
             for head, of in (("here", method), ("Retrain here", "retrain"), ("the paper", None)):
                 if (head, method) == ("Retrain here", "retrain"):
                     continue
-                cells = [_paper(dataset, task, method, m) if of is None else _here(dataset, task, of, m) for m in ACCURACIES]
+                cells = [
+                    _paper(dataset, task, method, m) if of is None else _here(dataset, task, of, m) for m in ACCURACIES
+                ]
                 if any(cells):
                     first = head == "here"
                     rows.append([data_name(dataset) if first else "", task_name(task) if first else "", head, *cells])
@@ -126,14 +131,15 @@ def _made(method: str) -> str:
     devices = " and ".join(sorted({str(result["device"]) for result in results.values()}))
     jax = ", ".join(sorted({result["versions"]["jax"] for result in results.values()}))
     return (
-        f"Percent; mean ± standard deviation where there are several seeds. Made from the files of `experiments/published` "
-        f"({len(results)} of this method; {devices}; jax {jax}), each of which names its seed, settings and revision; "
+        "Percent; mean ± standard deviation where there are several seeds. Made from the files of "
+        f"`experiments/published` ({len(results)} of this method; {devices}; jax {jax}), each of which names its seed, "
+        "settings and revision; "
         f"`camu-jax run --methods retrain {method} --audit paper` with `--dataset` and `--task` makes them."
     )
 
 
 class Evidence(SphinxDirective):
-    """`{evidence} M loss_auc` with `:audit: paper`, `:where: digit/data10`: figure, interval and null level by method."""
+    """`{evidence} M loss_auc`, `:audit: paper`, `:where: digit/data10`: figure, interval and null level by method."""
 
     required_arguments = 1
     optional_arguments = 20
@@ -152,7 +158,7 @@ class Evidence(SphinxDirective):
         if not rows:
             raise self.error(f"no published result of {places} has the audit {audit}")
         head = ["removed", "method", *(f"`{name}`" for name in self.arguments)]
-        text = f"Figure, [95% interval], null level; seed {seed}; the audit `{audit}` of the files of `experiments/published`."
+        text = f"Figure, [95% interval], null level; seed {seed}; the audit `{audit}` in `experiments/published`."
         return _table(self, head, rows, "figures") + _said(self, text)
 
 
@@ -188,7 +194,9 @@ def _escape(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: 
         lines[k] = "`".join(parts)
 
 
-def _table(directive: SphinxDirective, head: Sequence[str], rows: Sequence[Sequence[str]], css: str) -> list[nodes.Node]:
+def _table(
+    directive: SphinxDirective, head: Sequence[str], rows: Sequence[Sequence[str]], css: str
+) -> list[nodes.Node]:
     """A table, parsed as the page's own Markdown is; columns without any text are left out."""
     kept = [k for k, name in enumerate(head) if any(row[k] for row in rows)]
     lines = ["| " + " | ".join(row[k] for k in kept) + " |" for row in ([*head], *rows)]

@@ -1,7 +1,7 @@
 """Compare five methods, with intervals: `python examples/compare.py [FOLDER]`, a minute or two on two cores.
 
-Each forgets a tenth of scikit-learn's digits, with three seeds. The figure shows accuracies (mean and range over the seeds)
-and the loss attack (first seed, with its 95% interval), beside Retrain, which the others should be like.
+Each forgets a tenth of scikit-learn's digits, with three seeds. The figure shows accuracies (mean and range over the
+seeds) and the loss attack (first seed, with its 95% interval), beside Retrain, which the others should be like.
 """
 
 import sys
@@ -49,7 +49,9 @@ def main(folder: Path, seeds: int = 3, epochs: int = 10) -> None:
         axes.errorbar(mean, places, xerr=[mean - low, high - mean], fmt="o", capsize=3)
         axes.set_xlabel(label)
         print(metric, {name: f"{m:.2f} ({a:.2f} to {b:.2f})" for name, m, a, b in zip(METHODS, mean, low, high)})
-    value, low, high = (np.array([getattr(attacks[name], part) for name in METHODS]) for part in ("value", "low", "high"))
+    value, low, high = (
+        np.array([getattr(attacks[name], part) for name in METHODS]) for part in ("value", "low", "high")
+    )
     panels[2].errorbar(value, places, xerr=[value - low, high - value], fmt="o", capsize=3)
     panels[2].axvline(0.5, color="grey", linewidth=0.8)
     panels[2].set_xlabel("loss attack, area under the curve")

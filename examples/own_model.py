@@ -1,7 +1,8 @@
 """Forget rows of your own Flax NNX model: `python examples/own_model.py [FOLDER]`, a minute on two cores.
 
-A small convolutional network with BatchNorm and Dropout is trained by its owner's own Optax loop; twenty of its images are
-then forgotten, and the figure shows how sure the network is of them before and after, beside a network that never saw them.
+A small convolutional network with BatchNorm and Dropout is trained by its owner's own Optax loop; twenty of its images
+are then forgotten, and the figure shows how sure the network is of them before and after, beside a network that never
+saw them.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The command `camu-jax`: each of its commands is a script of this folder, run as `python experiments/run.py` runs it."""
+"""The command `camu-jax`: each of its commands is a script of this folder, run as `python experiments/run.py` is."""
 
 import runpy
 import sys

@@ -71,7 +71,9 @@ def test_the_files_agree():
 
 def test_wheels_are_built_for_the_oldest_jax():
     """What is compiled against an older jaxlib runs with newer ones, and not the other way round."""
-    oldest = next(re.search(r">=([\d.]+)", need)[1] for need in PROJECT["project"]["dependencies"] if need[:4] == "jax>")
+    oldest = next(
+        re.search(r">=([\d.]+)", need)[1] for need in PROJECT["project"]["dependencies"] if need[:4] == "jax>"
+    )
     assert any(need.startswith(f"jaxlib=={oldest};") for need in PROJECT["build-system"]["requires"])
 
 

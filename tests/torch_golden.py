@@ -71,7 +71,9 @@ def main() -> None:
 
         def __init__(self, classes: int, width: int, imagenet: bool) -> None:
             super().__init__()
-            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False) if imagenet else nn.Conv2d(3, width, 3, 1, 1, bias=False)
+            self.conv1 = (
+                nn.Conv2d(3, width, 7, 2, 3, bias=False) if imagenet else nn.Conv2d(3, width, 3, 1, 1, bias=False)
+            )
             self.bn1 = nn.BatchNorm2d(width)
             self.maxpool = nn.MaxPool2d(3, 2, 1) if imagenet else nn.Identity()
             channels = width
