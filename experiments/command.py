@@ -1,10 +1,15 @@
 """The command `camu-jax`: each of its commands is a script of this folder, run as `python experiments/run.py` is."""
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+
+NAME = "CAMU_JAX_COMMAND"
+"""Variable of the environment that tells a script what its user has called it."""
 
 
 class Command(NamedTuple):
@@ -50,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     script = Path(__file__).with_name(command.script)
     if not script.is_file():
         return _wrong(f"command {name} is not part of this installation: {script} is not there")
-    sys.argv = [f"camu-jax {name}", *command.flags, *flags]
+    os.environ[NAME] = f"camu-jax {name}"
+    sys.argv = [str(script), *command.flags, *flags]
     try:
         runpy.run_path(str(script), run_name="__main__")
     except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments import UsageError, process
+from experiments.command import NAME
 
 if TYPE_CHECKING:
     from camu_jax import loop
@@ -96,7 +97,7 @@ def parse(argv: Sequence[str] | None, default: T, prog: str) -> T:
     Raises:
       SystemExit: with code 0 after --help, 2 after a wrong flag.
     """
-    prog = sys.argv[0] if sys.argv[0].startswith("camu-jax ") else prog
+    prog = os.environ.get(NAME, prog)
     return tyro.cli(type(default), args=sys.argv[1:] if argv is None else argv, default=default, prog=prog)
 
 
