@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/python -m sphinx -M html docs docs/_build --fail-on-warning --keep-going --quiet --jobs auto
+	$(BIN)/python -m sphinx -M html docs docs/_build --fail-on-warning --fresh-env --keep-going --quiet --jobs auto
 	@echo "written: docs/_build/html/index.html"
 
 dist: setup

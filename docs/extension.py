@@ -186,12 +186,30 @@ class Autodoc(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))
 
 
-def _escape(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are written for people: a bar outside of code is a bar."""
-    for k, line in enumerate(lines):
-        parts = line.split("`")
-        parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
-        lines[k] = "`".join(parts)
+_SECTIONS = ("Args:", "Attributes:", "Returns:", "Yields:", "Raises:", "Warns:")
+
+
+def _restructure(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written for people: an indented part before the sections is code, a bar is a bar."""
+    found: list[str] = []
+    code, head = False, True
+    for line in lines:
+        head = head and line not in _SECTIONS
+        indented = line.startswith("    ")
+        if head and indented and not code and found[-1:] == [""]:
+            found += ["::", ""]
+            code = True
+        code = head and code and (indented or not line)
+        found.append(line if code else _escape(line))
+    lines[:] = found
+
+
+def _escape(line: str) -> str:
+    """Bars, and letters right behind code, which reStructuredText takes for markup of its own."""
+    parts = line.split("`")
+    parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+    parts[2::2] = [f"\\ {part}" if part[:1].isalpha() else part for part in parts[2::2]]
+    return "`".join(parts)
 
 
 def _table(
@@ -225,5 +243,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     for directive in (Settings, Measured, Evidence, Autodoc):
         app.add_directive(directive.__name__.lower(), directive)
-    app.connect("autodoc-process-docstring", _escape)
+    app.connect("autodoc-process-docstring", _restructure, priority=100)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
