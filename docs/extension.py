@@ -25,6 +25,7 @@ from experiments.reporting import collect
 from experiments.reporting.words import data_name, method_name, metric_name, task_name
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "experiments" / "published"
+_WORDS = ("data set", "removed", "", "method")  # heads of columns that hold no figures
 ACCURACIES = ("R_tr", "F_tr", "T_s", "R_ts", "F_ts")
 
 
@@ -219,8 +220,11 @@ def _table(
     kept = [k for k, name in enumerate(head) if any(row[k] for row in rows)]
     lines = ["| " + " | ".join(row[k] for k in kept) + " |" for row in ([*head], *rows)]
     lines.insert(1, "|" + " --- |" * len(kept))
-    box = nodes.container(classes=[css])
-    box += directive.parse_text_to_nodes("\n".join(lines))
+    box = nodes.container("", *directive.parse_text_to_nodes("\n".join(lines)), classes=[css])
+    words = [k for k, name in enumerate(head) if name in _WORDS]
+    for row in box.findall(nodes.row):
+        for k, entry in zip(kept, row.children):
+            entry["classes"] += ["name"] * (k in words)
     return [box]
 
 

@@ -56,7 +56,7 @@ def main(folder: Path, seeds: int = 3, epochs: int = 10) -> None:
     panels[2].axvline(0.5, color="grey", linewidth=0.8)
     panels[2].set_xlabel("loss attack, area under the curve")
     panels[0].set(yticks=places, yticklabels=list(METHODS))
-    figure.savefig(folder / "compare.svg")
+    figure.savefig(folder / "compare.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

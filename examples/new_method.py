@@ -58,7 +58,7 @@ def main(folder, epochs=10):
         axes.bar([place - 0.2, place + 0.2], [found["R_ts"], found["F_ts"]], width=0.4, color=["C0", "C1"])
     axes.set_xticks(range(len(settings)), list(settings))
     axes.set_ylabel("test accuracy (%): others, class 0")
-    figure.savefig(f"{folder}/new_method.svg")
+    figure.savefig(f"{folder}/new_method.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

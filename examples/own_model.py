@@ -1,8 +1,8 @@
 """Forget rows of your own Flax NNX model: `python examples/own_model.py [FOLDER]`, a minute on two cores.
 
 A small convolutional network with BatchNorm and Dropout is trained by its owner's own Optax loop; twenty of its images
-are then forgotten, and the figure shows how sure the network is of them before and after, beside a network that never
-saw them.
+are then forgotten, and the figure shows how sure the network is of them before and after, log p - log(1 - p) of their
+label, beside a network that never saw them.
 """
 
 import sys
@@ -76,8 +76,8 @@ def main(folder: Path, epochs: int = 10) -> None:
         axes.plot(margins, np.full(len(margins), -place), "o", alpha=0.5, label=name)
         axes.plot(np.median(margins), -place, "|", markersize=24, color="black")
     axes.set(yticks=[-place for place in range(len(named))], yticklabels=list(named))
-    axes.set(xlabel="margin of the forgotten rows, and its median: log p - log(1 - p) of the label")
-    figure.savefig(folder / "own_model.svg")
+    axes.set(xlabel="margin of each forgotten row, and the median", ylim=(-2.4, 0.4))
+    figure.savefig(folder / "own_model.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

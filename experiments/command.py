@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-
 NAME = "CAMU_JAX_COMMAND"
 """Variable of the environment that tells a script what its user has called it."""
 
