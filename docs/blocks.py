@@ -42,12 +42,13 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m["language"], m["text"], m["reason"], m.span("text")) for m in _BLOCK.finditer(text)]
 
 
-def run(page: Path, names: dict[str, Any] | None = None) -> Iterator[tuple[Block, str]]:
+def run(page: Path, names: dict[str, Any], *, commands: bool = True) -> Iterator[tuple[Block, str]]:
     """Runs a page in the current folder.
 
     Args:
       page: the page.
-      names: what Python blocks know; changed. None is what first-steps.md leaves.
+      names: what Python blocks know; changed. For every page but the first it is what `first()` returns.
+      commands: whether `sh` blocks are run as well.
 
     Yields:
       Each block that was run, and what it printed.
@@ -55,33 +56,37 @@ def run(page: Path, names: dict[str, Any] | None = None) -> Iterator[tuple[Block
     Raises:
       subprocess.CalledProcessError: a command ends with another code than 0.
     """
-    if names is None:
-        names = {}
-        if page != FIRST:
-            for _ in run(FIRST, names):
-                pass
     for block in blocks(page):
         if block.reason is None and block.language == "python":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 exec(compile(block.text, page.name, "exec"), names)
             yield block, printed.getvalue()
-        elif block.reason is None and block.language == "sh":
+        elif block.reason is None and block.language == "sh" and commands:
             yield block, command(block.text)
 
 
+def first() -> dict[str, Any]:
+    """What the Python blocks of first-steps.md leave."""
+    names: dict[str, Any] = {}
+    for _ in run(FIRST, names, commands=False):
+        pass
+    return names
+
+
 def command(text: str) -> str:
-    """What the commands of a block print."""
+    """What the commands of a block print behind the first empty line: their tables, without times and progress."""
     where = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "110"}
     done = subprocess.run(["sh", "-ec", text], env=where, capture_output=True, text=True)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, text, done.stdout, done.stderr)
-    return "".join(f"{line.rstrip()}\n" for line in done.stdout.strip("\n").splitlines())
+    table = done.stdout.partition("\n\n")[2].strip("\n")
+    return "".join(f"{line.rstrip()}\n" for line in table.splitlines())
 
 
-def write(page: Path) -> None:
+def write(page: Path, names: dict[str, Any]) -> None:
     """Puts what the blocks print into the `text` blocks behind them."""
-    found = {block.span: printed for block, printed in run(page)}
+    found = {block.span: printed for block, printed in run(page, names)}
     text, printed = page.read_text(encoding="utf-8"), ""
     for block in reversed(blocks(page)):
         if block.language == "text":
@@ -92,7 +97,13 @@ def write(page: Path) -> None:
 
 
 if __name__ == "__main__":
-    for chosen in [Path(name).resolve() for name in sys.argv[1:]] or pages():
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            write(chosen)
-        print(chosen)
+    wanted = [Path(name).resolve() for name in sys.argv[1:]] or pages()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        left = first()
+        for page in wanted:
+            work = Path(folder, str(page.relative_to(DOCS)).replace("/", "-"))
+            work.mkdir()
+            (work / "cache").symlink_to(folder)  # the commands share their compiled programs
+            with contextlib.chdir(work):
+                write(page, {} if page == FIRST else dict(left))
+            print(page, flush=True)
