@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from experiments import UsageError, process
+from experiments.command import NAME
 
 if TYPE_CHECKING:
     from camu_jax import loop
@@ -91,11 +92,12 @@ def parse(argv: Sequence[str] | None, default: T, prog: str) -> T:
     Args:
       argv: arguments; None is the process's own.
       default: a dataclass; its fields are the flags and their defaults.
-      prog: the command that --help names.
+      prog: the command that --help names, where it is not `camu-jax`.
 
     Raises:
       SystemExit: with code 0 after --help, 2 after a wrong flag.
     """
+    prog = os.environ.get(NAME, prog)
     return tyro.cli(type(default), args=sys.argv[1:] if argv is None else argv, default=default, prog=prog)
 
 

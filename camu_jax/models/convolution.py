@@ -5,10 +5,14 @@ images' cotangent is made of kernel and output's, the kernel's of images and out
 third of the arrays, is all that differentiation needs, of any order. How it does is chosen when it is lowered.
 """
 
+import contextlib
+import ctypes
 import functools
 import importlib
+import importlib.util
 import math
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -30,15 +34,26 @@ _convolution = Primitive("convolution")
 def missing() -> str | None:
     """Why convolutions on a CPU are XLA's here, and how to get oneDNN's, in one line; None where they are oneDNN's."""
     try:
-        extension = importlib.import_module("camu_jax.models._onednn")  # on first use, as it loads a large library
+        extension = _extension()  # on first use, as its library is large
         jax.ffi.register_ffi_target(_TARGET, extension.convolve, platform="cpu")
-    except (ImportError, RuntimeError) as error:  # not built, without its library, or built for another jaxlib
+    except (ImportError, OSError, RuntimeError) as error:  # not built, without its library, or for another jaxlib
         reason = " ".join(str(error).split())
         return (
             f"oneDNN's convolutions are not there ({reason}), and on a CPU XLA's take up to three times as long; "
-            "`make setup` builds them on x86-64 Linux with g++"
+            "the wheel for x86-64 Linux has them, and `make setup` builds them there with g++"
         )
     return None
+
+
+def _extension() -> Any:
+    """The compiled module, which finds oneDNN's library by its name once that was loaded from where pip has put it."""
+    name = "camu_jax.models._onednn"
+    if importlib.util.find_spec(name) is not None:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            for file in metadata.files("onednn-cpu-gomp") or ():
+                if file.name == "libdnnl.so.3":
+                    ctypes.CDLL(str(file.locate()))
+    return importlib.import_module(name)
 
 
 def convolve(

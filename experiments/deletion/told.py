@@ -10,7 +10,7 @@ from rich.table import Table
 
 from camu_jax.deletion import Request
 from camu_jax.deletion.receipt import Receipt
-from experiments import UsageError, console, estimate, machine
+from experiments import UsageError, console, machine, trial
 from experiments.deletion import folder
 from experiments.deletion.case import Case
 
@@ -47,9 +47,9 @@ def announce(case: Case, request: Request) -> None:
     whole = max(options.models if request.witnesses == "models" else 0, int(options.control))
     own = request.trainer is not None
     try:
-        spans = [] if own and options.chosen == "retrain" else [estimate.trial(request.unlearn)]
+        spans = [] if own and options.chosen == "retrain" else [trial.steps(request.unlearn)]
         if whole and not own:
-            training = estimate.trial(lambda listen: request.without(0, listen))
+            training = trial.steps(lambda listen: request.without(0, listen))
             spans.append(dataclasses.replace(training, seconds=whole * training.seconds))
     except ValueError as error:
         raise UsageError(f"{options.chosen}: {error}") from error
