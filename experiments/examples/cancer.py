@@ -1,7 +1,7 @@
 """A small Linen network on a table, and its owner's own loop: `python cancer.py DIR`.
 
 Knows nothing of camu_jax. Writes DIR/cancer.npz, the breast cancer table that ships with scikit-learn with an id for
-each patient, DIR/net.npz, the weights, and DIR/requests.csv, three patients who want their rows deleted.
+each patient, DIR/net.npz, the weights, and DIR/requests.csv, nine patients who want their rows deleted.
 """
 
 import sys
@@ -74,7 +74,7 @@ def main(where: Path) -> None:
     np.savez(where / "net.npz", allow_pickle=False, **traverse_util.flatten_dict(params, sep="."))
     right = np.argmax(Net().apply(params, x[400:])[0], -1) == y[400:]
     print(f"test accuracy {100 * right.mean():.2f}%")
-    lines = [f"2026-11-2{k},{ids[37 * k + 1]}\n" for k in range(3)]
+    lines = [f"2026-11-1{k},{ids[37 * k + 1]}\n" for k in range(9)]
     (where / "requests.csv").write_text("asked,patient\n" + "".join(lines))
 
 
