@@ -6,6 +6,7 @@ each patient, DIR/net.npz, the weights, and DIR/requests.csv, nine patients who 
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -37,7 +38,7 @@ def make() -> Net:
 def train(seed: int, x: Numbers, y: Numbers) -> Params:
     """The owner's own loop; for `--train=cancer.py:train`."""
     net, optimizer = Net(), optax.adam(1e-3)
-    params: Params = net.init(jax.random.key(seed), jnp.asarray(x[:1]))
+    params = cast(Params, net.init(jax.random.key(seed), jnp.asarray(x[:1])))
     state = optimizer.init(params)
 
     @jax.jit
