@@ -102,10 +102,12 @@ def draw_up(
     if retained is None:
         gone = [*asked["rows"], *(previous["rows"] if previous else [])]
         retained = np.setdiff1d(np.arange(asked["total"]), gone).tolist()
+    own = request.trainer is not None and request.witnesses == "models"
+    training = None if own else plain(request.training)
     settings = {
         "method": method.name,
         "settings": plain(request.settings),
-        "witnesses": {"kind": request.witnesses, "count": request.count, "training": plain(request.training)},
+        "witnesses": {"kind": request.witnesses, "count": request.count, "training": training},
         "pipeline": plain(problem.pipeline),
         "key": np.asarray(jax.random.key_data(request.key)).tolist(),
     }

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from camu_jax.deletion.receipt import Receipt
+from camu_jax.deletion.receipt import Json, Receipt
 
 SHOWN = 300
 """Rows that the page shows; the receipt has them all."""
@@ -35,13 +35,19 @@ def render(receipt: Receipt) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["figure"] = _figure
+    environment.filters |= {"figure": _figure, "power": _power}
     found = receipt["figures"]["verdicts"]
     order: list[int] = []
     if found is not None:  # those that call for a look come first
         order = sorted(range(len(found["rows"])), key=lambda i: (found["rows"][i]["verdict"] != "visible", i))[:SHOWN]
     return environment.get_template("receipt.html.jinja").render(
-        receipt=receipt, order=order, strips=_strips(receipt, order), names=_NAMES, outcomes=_OUTCOMES, wide=_WIDE
+        receipt=receipt,
+        order=order,
+        strips=_strips(receipt, order),
+        work=_work(receipt),
+        names=_NAMES,
+        outcomes=_OUTCOMES,
+        wide=_WIDE,
     )
 
 
@@ -86,6 +92,46 @@ def _strips(receipt: Receipt, order: list[int]) -> list[Strip]:
     asked = receipt["asked"]
     names = [str(row) for row in asked["rows"]] if asked["ids"] is None else asked["ids"]
     return [Strip(names[i], *(place(found["rows"][i][k]) for k in ("before", "after", "never"))) for i in order]
+
+
+_WORK = {
+    "dataset": "data",
+    "original": "original model",
+    "model": "model",
+    "method": "method",
+    "settings": "its settings",
+    "witnesses": "models without the rows",
+    "train": "trained by",
+    "pipeline": "images",
+    "info": "the method reports",
+    "seed": "seed",
+    "seconds": "seconds",
+    "compile_seconds": "seconds of compiling",
+    "device": "device",
+    "peak_memory_mib": "peak of memory, MiB",
+    "versions": "versions",
+    "git": "revision",
+}
+
+
+def _work(receipt: Receipt) -> dict[str, str]:
+    """What was run, in words, without what was left at nothing."""
+    work = receipt["work"]
+    return {title: text for name, title in _WORK.items() if (text := _said(work.get(name)))}
+
+
+def _said(value: Json) -> str:
+    if isinstance(value, dict):
+        parts = {name.replace("_", " "): _said(v) for name, v in value.items() if v is not None}
+        return ", ".join(f"{name} ({text})" if ", " in text else f"{name} {text}" for name, text in parts.items())
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _power(value: float | None) -> str:
+    """The least difference that an attack notices; none, where figures between 0 and 1 cannot differ by so much."""
+    return "none" if value is not None and value >= 1 else _figure(value)
 
 
 def _figure(value: float | None) -> str:

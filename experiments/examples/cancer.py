@@ -1,11 +1,12 @@
 """A small Linen network on a table, and its owner's own loop: `python cancer.py DIR`.
 
 Knows nothing of camu_jax. Writes DIR/cancer.npz, the breast cancer table that ships with scikit-learn with an id for
-each patient, DIR/net.npz, the weights, and DIR/requests.csv, three patients who want their rows deleted.
+each patient, DIR/net.npz, the weights, and DIR/requests.csv, nine patients who want their rows deleted.
 """
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -37,7 +38,7 @@ def make() -> Net:
 def train(seed: int, x: Numbers, y: Numbers) -> Params:
     """The owner's own loop; for `--train=cancer.py:train`."""
     net, optimizer = Net(), optax.adam(1e-3)
-    params: Params = net.init(jax.random.key(seed), jnp.asarray(x[:1]))
+    params = cast(Params, net.init(jax.random.key(seed), jnp.asarray(x[:1])))
     state = optimizer.init(params)
 
     @jax.jit
@@ -74,7 +75,7 @@ def main(where: Path) -> None:
     np.savez(where / "net.npz", allow_pickle=False, **traverse_util.flatten_dict(params, sep="."))
     right = np.argmax(Net().apply(params, x[400:])[0], -1) == y[400:]
     print(f"test accuracy {100 * right.mean():.2f}%")
-    lines = [f"2026-11-2{k},{ids[37 * k + 1]}\n" for k in range(3)]
+    lines = [f"2026-11-1{k},{ids[37 * k + 1]}\n" for k in range(9)]
     (where / "requests.csv").write_text("asked,patient\n" + "".join(lines))
 
 

@@ -1,7 +1,8 @@
 """A convnet in Flax NNX, with BatchNorm and Dropout, and its owner's own Optax loop: `python fashion.py DIR`.
 
 Knows nothing of camu_jax. Writes DIR/fashion.npz, the first 6 000 images of Fashion-MNIST, from a TFDS folder
-(`TFDS_DATA_DIR`), and DIR/net, an Orbax checkpoint of the trained network.
+(`TFDS_DATA_DIR`), DIR/net, an Orbax checkpoint of the trained network, and DIR/rows.npy, a mask of sixty images that
+shall be deleted.
 """
 
 import sys
@@ -76,6 +77,7 @@ def main(where: Path) -> None:
         parts[f"y_{part}"] = np.array([row["label"] for row in rows], np.int32)
     where.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(where / "fashion.npz", allow_pickle=False, **parts)
+    np.save(where / "rows.npy", np.arange(6000) % 100 == 7)
     net = train(0, parts["x_train"], parts["y_train"])
     right = np.argmax(net(jnp.asarray(parts["x_test"], jnp.float32) / 255)[0], -1) == parts["y_test"]
     print(f"test accuracy {100 * right.mean():.2f}%")
