@@ -2,11 +2,14 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,6 +120,25 @@ def test_a_task_of_the_array_runs_its_worker_and_stops_it(tmp_path, monkeypatch)
     script = "import os, time; print(os.getpgid(0) == os.getpid(), flush=True); time.sleep({})"
     assert cluster.Worker([sys.executable, "-c", script.format(0)], tmp_path / "log")() == 0
     assert (tmp_path / "log").read_text() == "True\n"  # a signal to the task's group does not reach it
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_task_at_its_limit_is_requeued_with_its_command(tmp_path, monkeypatch, heeds):
+    """Soon, also where the worker does not heed the signal; it then says more behind what it has said."""
+    helpers = SimpleNamespace(DelayedSubmission=lambda worker: worker)
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(helpers=helpers))
+    monkeypatch.setattr(workers, "_PATIENCE", 0.5)
+    ignore = "" if heeds else "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    script = f"import signal, sys, time; {ignore}print('on', flush=True); time.sleep(60 * (len(sys.argv) == 1))"
+    worker, log = cluster.Worker([sys.executable, "-c", script], tmp_path / "log"), tmp_path / "log"
+    with ThreadPoolExecutor() as pool:
+        code = pool.submit(worker)
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.02)
+        requeued = worker.checkpoint()
+        assert code.result() == -(signal.SIGTERM if heeds else signal.SIGKILL)
+    assert requeued.command == worker.command and pickle.loads(pickle.dumps(requeued)).log == log
+    assert cluster.Worker([*requeued.command, "end"], requeued.log)() == 0 and log.read_text() == "on\non\n"
 
 
 @pytest.mark.skipif(len(fleet.cores()) < 2, reason="two workers need two cores")
