@@ -16,6 +16,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from latex2mathml import converter
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
@@ -205,6 +206,12 @@ def _restructure(app: Sphinx, what: str, name: str, thing: Any, options: Any, li
     lines[:] = found
 
 
+def _parse(*event: Any) -> tuple[str, str] | None:
+    """A signature that Sphinx can parse: of a default that is made anew each time Python says `<factory>`."""
+    signature, returns = event[-2:]
+    return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
 def _escape(line: str) -> str:
     """Bars, and letters right behind code, which reStructuredText takes for markup of its own."""
     parts = line.split("`")
@@ -247,5 +254,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     for directive in (Settings, Measured, Evidence, Autodoc):
         app.add_directive(directive.__name__.lower(), directive)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    app.connect("autodoc-process-signature", _parse)
     app.connect("autodoc-process-docstring", _restructure, priority=100)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}
