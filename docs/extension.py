@@ -20,6 +20,7 @@ from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
+from camu_jax.methods import METHODS
 from experiments import paper
 from experiments.defaults import defaults
 from experiments.reporting import collect
@@ -47,30 +48,28 @@ def summaries() -> collect.Rows:
 
 
 class Settings(SphinxDirective):
-    """`{settings} camu_jax.Camu`: name, default, what the runner takes, meaning."""
+    """`{settings} camu_jax.Camu`: names, defaults, meanings, and what the runner takes instead."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         module, _, name = self.arguments[0].rpartition(".")
         cls = getattr(importlib.import_module(module), name)
-        method = next(
-            (m.name for c, m in importlib.import_module("camu_jax").methods.METHODS.items() if c is cls), None
-        )
         rows = []
         for field in dataclasses.fields(cls):
-            default = _code(field.default)
-            rows.append([f"`{field.name}`", default, *_in_runner(method, field), _meaning(cls, field.name)])
-        return _table(self, ["setting", "default", "Digit data10", "Digit class0", "what it is"], rows, "settings")
+            head = f"`{field.name} = {_shown(field.default)}`"
+            rows.append([head, " ".join([_meaning(cls, field.name), *_in_runner(cls, field)])])
+        return _table(self, ["setting and default", "what it is"], rows, "settings")
 
 
-def _in_runner(method: str | None, field: Any) -> list[str]:
+def _in_runner(cls: type, field: Any) -> list[str]:
     """What `camu-jax run` takes for Digit, where that is another value."""
-    cells = []
-    for task in ("data10", "class0"):
-        value = field.default if method is None else getattr(_runner(task).settings[method], field.name)
-        cells.append("" if value == field.default else _code(value))
-    return cells
+    name, said = METHODS[cls].name, []
+    for task, words in {"data10": "10% of Digit", "class0": "a class of Digit"}.items():
+        value = getattr(_runner(task).settings[name], field.name)
+        if value != field.default:
+            said.append(f"*`camu-jax` for {words}:* `{_shown(value)}`.")
+    return said
 
 
 @functools.cache
@@ -88,8 +87,8 @@ def _meaning(cls: type, name: str) -> str:
     return ""
 
 
-def _code(value: Any) -> str:
-    return f"`{f'{value:g}' if isinstance(value, float) else value}`"
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class Measured(SphinxDirective):
