@@ -29,6 +29,7 @@ toc_object_entries = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 
 html_theme = "furo"

@@ -16,9 +16,11 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from latex2mathml import converter
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
+from camu_jax.methods import METHODS
 from experiments import paper
 from experiments.defaults import defaults
 from experiments.reporting import collect
@@ -46,30 +48,28 @@ def summaries() -> collect.Rows:
 
 
 class Settings(SphinxDirective):
-    """`{settings} camu_jax.Camu`: name, default, what the runner takes, meaning."""
+    """`{settings} camu_jax.Camu`: names, defaults, meanings, and what the runner takes instead."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         module, _, name = self.arguments[0].rpartition(".")
         cls = getattr(importlib.import_module(module), name)
-        method = next(
-            (m.name for c, m in importlib.import_module("camu_jax").methods.METHODS.items() if c is cls), None
-        )
         rows = []
         for field in dataclasses.fields(cls):
-            default = _code(field.default)
-            rows.append([f"`{field.name}`", default, *_in_runner(method, field), _meaning(cls, field.name)])
-        return _table(self, ["setting", "default", "Digit data10", "Digit class0", "what it is"], rows, "settings")
+            head = f"`{field.name} = {_shown(field.default)}`"
+            rows.append([head, " ".join([_meaning(cls, field.name), *_in_runner(cls, field)])])
+        return _table(self, ["setting and default", "what it is"], rows, "settings")
 
 
-def _in_runner(method: str | None, field: Any) -> list[str]:
+def _in_runner(cls: type, field: Any) -> list[str]:
     """What `camu-jax run` takes for Digit, where that is another value."""
-    cells = []
-    for task in ("data10", "class0"):
-        value = field.default if method is None else getattr(_runner(task).settings[method], field.name)
-        cells.append("" if value == field.default else _code(value))
-    return cells
+    name, said = METHODS[cls].name, []
+    for task, words in {"data10": "10% of Digit", "class0": "a class of Digit"}.items():
+        value = getattr(_runner(task).settings[name], field.name)
+        if value != field.default:
+            said.append(f"*`camu-jax` for {words}:* `{_shown(value)}`.")
+    return said
 
 
 @functools.cache
@@ -87,8 +87,8 @@ def _meaning(cls: type, name: str) -> str:
     return ""
 
 
-def _code(value: Any) -> str:
-    return f"`{f'{value:g}' if isinstance(value, float) else value}`"
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 class Measured(SphinxDirective):
@@ -205,6 +205,12 @@ def _restructure(app: Sphinx, what: str, name: str, thing: Any, options: Any, li
     lines[:] = found
 
 
+def _parse(*event: Any) -> tuple[str, str] | None:
+    """A signature that Sphinx can parse: of a default that is made anew each time Python says `<factory>`."""
+    signature, returns = event[-2:]
+    return (signature.replace("<factory>", "..."), returns) if signature else None
+
+
 def _escape(line: str) -> str:
     """Bars, and letters right behind code, which reStructuredText takes for markup of its own."""
     parts = line.split("`")
@@ -247,5 +253,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     for directive in (Settings, Measured, Evidence, Autodoc):
         app.add_directive(directive.__name__.lower(), directive)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    app.connect("autodoc-process-signature", _parse)
     app.connect("autodoc-process-docstring", _restructure, priority=100)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Compare five methods, with intervals: `python examples/compare.py [FOLDER]`, a minute or two on two cores.
+"""Compare five methods, with intervals: `python examples/compare.py [FOLDER]`, three minutes on two cores.
 
 Each forgets a tenth of scikit-learn's digits, with three seeds. The figure shows accuracies (mean and range over the
 seeds) and the loss attack (first seed, with its 95% interval), beside Retrain, which the others should be like.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import camu_jax as cj
-from camu_jax import loop
+from camu_jax import data, loop
 from camu_jax.methods import METHODS, Method
 from camu_jax.optimizers import adam_l2
 from camu_jax.training import TrainState, train_step
@@ -45,7 +45,7 @@ def main(folder, epochs=10):
     """Forgets a class of digits with the new method, epoch by epoch, and draws."""
     import matplotlib.pyplot as plt
 
-    train, test = cj.data.load("tiny")
+    train, test = data.load("tiny")
     model = cj.models.cnn(10)
     variables = cj.train(jax.random.key(0), model, train, cj.TrainSettings(epochs=epochs))
     problem = cj.Problem.from_rows(model, variables, train, forget=train.y == 0)

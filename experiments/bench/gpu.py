@@ -10,7 +10,7 @@ A call ends by itself after `--minutes`, with exit code 130 as long as pieces ar
 a piece has found is a small JSON file below `--out`; those that are there are skipped. `--quick` tries everything with
 small sizes, on a CPU as well. Nothing but `run` needs data.
 
-The machine needs no network, no TFDS and no TensorFlow. To carry: this repository; wheels of what requirements.txt
+The machine needs no network, no TFDS and no TensorFlow. To carry: this repository; wheels of what pyproject.toml
 names beside those two and is missing there; and, for `run`, decoded images. Where TFDS is, once for each of `c100`,
 `c10`, `fashion` and `digit`,
 
