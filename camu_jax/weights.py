@@ -40,7 +40,7 @@ def format_of(path: str | Path) -> Format:
     path = Path(path)
     if path.is_dir():
         return "orbax"
-    if path.suffix not in _SUFFIXES or path.is_file() and not path.suffix:
+    if path.suffix not in _SUFFIXES or path.exists() and not path.suffix:
         raise WeightsError(f"weights {path} has the ending {path.suffix!r}; allowed: a folder, .safetensors or .npz")
     return _SUFFIXES[path.suffix]
 
