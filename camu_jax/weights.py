@@ -174,14 +174,9 @@ def _renamed(variables: Variables, like: Path) -> Any:
     named = {theirs: _in_precision(ours[name], found[theirs]) for name, theirs in _names(ours, found).items()}
     if format_of(like) != "orbax":
         return named
-    tree: dict[str, Any] = {}
-    for name, array in named.items():
-        *nodes, last = name.split("/")
-        inner = tree
-        for node in nodes:
-            inner = inner.setdefault(node, {})
-        inner[last] = array
-    return tree
+    from flax import traverse_util  # other users need not pay for it
+
+    return traverse_util.unflatten_dict(named, sep="/")
 
 
 def _in_precision(array: Any, like: Any) -> Any:

@@ -92,11 +92,9 @@ def test_new_weights_take_the_tree_of_an_nnx_state(tmp_path):
     state = nnx.state(old, nnx.Not(nnx.RngState))
     orbax(tmp_path / "ckpt", state)
     weights.save(tmp_path / "new", variables, like=tmp_path / "ckpt")
-    import orbax.checkpoint as ocp
+    import orbax.checkpoint.experimental.v1 as ocp
 
-    with ocp.StandardCheckpointer() as reader:
-        found = reader.restore((tmp_path / "new").resolve(), jax.tree.map(jnp.zeros_like, state))
-    nnx.update(old, found)
+    nnx.update(old, ocp.load((tmp_path / "new").resolve(), jax.tree.map(jnp.zeros_like, state)))
     chex.assert_trees_all_equal(nnx.to_pure_dict(nnx.state(old, nnx.Param)), variables["params"])
 
 
