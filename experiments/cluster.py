@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,11 @@ class Worker:
             self.process = subprocess.Popen(  # in a group of its own, or SLURM's signal would end it too early
                 self.command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        return self.process.wait()
+        # In a thread: the signal's handler, which waits for the process to end, would wait for this wait as well.
+        waiting = threading.Thread(target=self.process.wait)
+        waiting.start()
+        waiting.join()
+        return self.process.returncode
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
         """What the requeued task does."""

@@ -2,14 +2,11 @@
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -122,23 +119,35 @@ def test_a_task_of_the_array_runs_its_worker_and_stops_it(tmp_path, monkeypatch)
     assert (tmp_path / "log").read_text() == "True\n"  # a signal to the task's group does not reach it
 
 
+TASK = """
+import signal, sys, types
+from experiments import cluster, workers
+from pathlib import Path
+def at_limit(*_):  # as submitit does it, in the handler of the signal
+    requeued = worker.checkpoint()
+    sys.exit(7 * (requeued.command == worker.command and requeued.process is None))
+sys.modules["submitit"] = types.SimpleNamespace(helpers=types.SimpleNamespace(DelayedSubmission=lambda w: w))
+signal.signal(signal.SIGUSR2, at_limit)
+workers._PATIENCE = 0.5
+worker = cluster.Worker([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
+sys.exit(worker())
+"""
+
+
 @pytest.mark.parametrize("heeds", [True, False])
-def test_a_task_at_its_limit_is_requeued_with_its_command(tmp_path, monkeypatch, heeds):
-    """Soon, also where the worker does not heed the signal; it then says more behind what it has said."""
-    helpers = SimpleNamespace(DelayedSubmission=lambda worker: worker)
-    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(helpers=helpers))
-    monkeypatch.setattr(workers, "_PATIENCE", 0.5)
+def test_a_task_at_its_limit_is_requeued_with_its_command(tmp_path, heeds):
+    """Soon, also where the worker does not heed the signal."""
+    log = tmp_path / "log"
+    log.write_text("before\n")
     ignore = "" if heeds else "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    script = f"import signal, sys, time; {ignore}print('on', flush=True); time.sleep(60 * (len(sys.argv) == 1))"
-    worker, log = cluster.Worker([sys.executable, "-c", script], tmp_path / "log"), tmp_path / "log"
-    with ThreadPoolExecutor() as pool:
-        code = pool.submit(worker)
-        while not (log.exists() and log.read_text()):
-            time.sleep(0.02)
-        requeued = worker.checkpoint()
-        assert code.result() == -(signal.SIGTERM if heeds else signal.SIGKILL)
-    assert requeued.command == worker.command and pickle.loads(pickle.dumps(requeued)).log == log
-    assert cluster.Worker([*requeued.command, "end"], requeued.log)() == 0 and log.read_text() == "on\non\n"
+    script = f"import os, signal, time; {ignore}print(os.getpid(), flush=True); time.sleep(60)"
+    task = subprocess.Popen([sys.executable, "-c", TASK, script, str(log)], cwd=SCRIPT.parents[1])
+    while len(lines := log.read_text().split()) < 2:
+        assert task.poll() is None
+        time.sleep(0.02)
+    task.send_signal(signal.SIGUSR2)
+    assert task.wait(30) == 7 and lines[0] == "before"
+    assert not Path("/proc", lines[1]).exists()
 
 
 @pytest.mark.skipif(len(fleet.cores()) < 2, reason="two workers need two cores")
