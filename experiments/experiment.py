@@ -206,7 +206,7 @@ def _weights(config: Config, model: camu_jax.Model) -> Variables | None:
     if config.weights is None:
         return None
     try:
-        return weights.load(config.weights, jax.eval_shape(model.init, jax.random.key(0)))
+        return weights.load(config.weights, jax.eval_shape(model.init, keys.trial()))
     except (weights.WeightsError, FileNotFoundError) as error:
         raise UsageError(f"original: {error}") from None
 
@@ -248,7 +248,7 @@ def build_model(
         return settings.in_its_arithmetic(own_model.make(settings.factory, shape, num_classes, dtype=taken))
     model = settings.build(num_classes, shape)
     try:
-        jax.eval_shape(model.init, jax.random.key(0))
+        jax.eval_shape(model.init, keys.trial())
     except (ValueError, TypeError, ZeroDivisionError, OverflowError, IndexError) as error:
         raise UsageError(f"model.architecture {settings.architecture} does not take {shape} images ({error})") from None
     return model
@@ -263,7 +263,8 @@ def model_settings(model: ModelSettings) -> store.Settings:
     return {"factory": model.name, "code": own_model.digest(str(factory)), "compute": model.compute}
 
 
-_ADDED = {"schedule": "constant", "size": "full"}  # what results and checkpoints that do not name it were made with
+# What results and checkpoints that do not name it were made with.
+_ADDED = {"schedule": "constant", "size": "full", "factory": None}
 
 
 def plain(settings: object) -> store.Settings:

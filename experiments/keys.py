@@ -71,3 +71,8 @@ def validation(seed: int) -> jax.Array:
 
 def _base(method_name: str) -> str:
     return method_name.partition(":")[0]
+
+
+def trial() -> jax.Array:
+    """Of what is tried or only looked at, such as the shapes of a model: no result comes of it."""
+    return jax.random.key(0)

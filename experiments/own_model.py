@@ -7,7 +7,7 @@ import jax
 
 import camu_jax
 from camu_jax import Model, weights
-from experiments import UsageError, own_code
+from experiments import UsageError, keys, own_code
 
 _FLAG = "model.factory"
 _TAKEN = ("image_shape", "num_classes", "rngs", "key")  # what such a function may ask for
@@ -60,7 +60,7 @@ def _model(
     """What the function returns, as a `Model`."""
     from flax import linen, nnx
 
-    random = {"rngs": nnx.Rngs(0), "key": jax.random.key(0)}
+    random = {"rngs": nnx.Rngs(0), "key": keys.trial()}
     drawn = {name: value for name, value in random.items() if name in parameters}
     with own_code.beside(_FLAG, factory):
         made = function(**given, **drawn)
@@ -92,7 +92,7 @@ def _kind(made: object) -> str:
 
 def _check(factory: str, model: Model, image_shape: tuple[int, ...], num_classes: int, dtype: str) -> None:
     """Traces the model on a batch of two, in evaluation and in training."""
-    key = jax.random.key(0)
+    key = keys.trial()
     images = jax.ShapeDtypeStruct((2, *image_shape), dtype)
     with own_code.said_in_one_line(_FLAG, factory):
         variables = jax.eval_shape(model.init, key)

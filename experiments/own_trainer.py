@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from camu_jax import Examples, Model, Variables, weights
-from experiments import UsageError, own_code
+from experiments import UsageError, keys, own_code
 
 _FLAG = "train"
 Trainer = Callable[[jax.Array, Examples], Variables]
@@ -32,7 +32,7 @@ def make(train: str, model: Model) -> Trainer:
         with own_code.said_in_one_line(_FLAG, train), own_code.beside(_FLAG, train):
             made = function(seed, np.asarray(examples.x), np.asarray(examples.y))
         try:
-            return weights.fit(f"of {train}", _tree(made), jax.eval_shape(model.init, jax.random.key(0)))
+            return weights.fit(f"of {train}", _tree(made), jax.eval_shape(model.init, keys.trial()))
         except weights.WeightsError as error:
             raise UsageError(f"{_FLAG}: {error}") from None
 

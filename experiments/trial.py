@@ -11,7 +11,7 @@ import camu_jax
 from camu_jax import Predictor, Problem, evaluate, from_linen, loop
 from camu_jax.audits import divergence, lira
 from camu_jax.types import Examples
-from experiments import machine
+from experiments import keys, machine
 
 _BATCHES = 5  # of images that a model is asked about
 _FEW = 500  # examples whose margins are compared
@@ -90,9 +90,9 @@ class _Projection(nn.Module):
 def attacks(problem: Problem, test: Examples, classes: tuple[int, ...]) -> machine.Span:
     """How long `camu_jax.audit` takes without the model's own answers: one that has next to nothing to compute."""
     model = from_linen(_Projection(problem.forget.num_classes), problem.forget.x.shape[1:])
-    predictor = Predictor((jax.jit(model.init)(jax.random.key(0)),), model)
+    predictor = Predictor((jax.jit(model.init)(keys.trial()),), model)
     with machine.measure() as span:
-        camu_jax.audit(jax.random.key(0), predictor, problem, test, classes=classes)
+        camu_jax.audit(keys.trial(), predictor, problem, test, classes=classes)
     return machine.Span(span.seconds, span.compile_seconds)
 
 
@@ -113,5 +113,5 @@ def u_lira(shadows: lira.Shadows) -> machine.Span:
     few = min(shadows.state.shape[1], _FEW)
     margins = np.random.default_rng(0).normal(size=(len(shadows.state), few)).astype(np.float32)
     with machine.measure() as span:
-        lira.evidence(jax.random.key(0), margins, shadows.state[:, :few], clusters=shadows.clusters)
+        lira.evidence(keys.trial(), margins, shadows.state[:, :few], clusters=shadows.clusters)
     return machine.Span(span.seconds / few * shadows.state.shape[1], span.compile_seconds)

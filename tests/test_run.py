@@ -219,8 +219,8 @@ def small():
 
 def test_the_small_model_has_settings_a_folder_and_a_label_of_its_own(small):
     full = config.parse(["--dataset=c10"], RunConfig(), "run.py")
-    assert (small.folder, small.label) == ("c10-small", "c10 (small ResNet-18)")
-    assert (full.folder, full.label) == ("c10", "c10")
+    assert (small.folder("c10"), small.label("c10")) == ("c10-small", "c10 (small ResNet-18)")
+    assert (full.folder("c10"), full.label("c10")) == ("c10", "c10")
     assert (small.original.schedule, full.original.schedule) == ("one_cycle", "constant")
     retrain = small.settings["retrain"]
     assert all(getattr(retrain, field.name) == getattr(small.original, field.name) for field in fields(small.original))
@@ -253,7 +253,7 @@ def test_there_is_no_small_cnn(dataset, capsys):
 def test_a_width_is_not_small(small, capsys):
     assert main(["--dataset=c10", "--model.size=small", "--model.width=32"]) == 2
     assert "allowed with model.size small: none" in " ".join(capsys.readouterr().err.split())
-    assert replace(small, model=replace(small.model, size="full", width=16)).label == "c10 (width 16)"
+    assert replace(small, model=replace(small.model, size="full", width=16)).label("c10") == "c10 (width 16)"
 
 
 def test_set_chooses_the_small_model_with_its_settings(small):

@@ -13,7 +13,7 @@ from camu_jax import Camu, Examples, Pipeline, Predictor, Problem, weights
 from camu_jax.deletion import Record, Request
 from camu_jax.deletion.receipt import Json, Receipt
 from camu_jax.deletion.record import ask
-from experiments import UsageError, own_model
+from experiments import UsageError, keys, own_model
 from experiments.defaults import ModelSettings
 from experiments.deletion import folder
 from experiments.experiment import build_model
@@ -48,7 +48,7 @@ def differs(
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in work["pipeline"].items()}
     pipeline = Pipeline(**fields)
     model = _model(work["model"], factory, train, pipeline)
-    like = jax.eval_shape(model.init, jax.random.key(0))
+    like = jax.eval_shape(model.init, keys.trial())
     try:
         members = tuple(weights.load(path, like) for path in folder.models_in(where))
     except weights.WeightsError as error:

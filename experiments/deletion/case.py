@@ -79,7 +79,7 @@ class Case:
         model, pipeline = self.experiment.model, self.options.pipeline
         if self.previous is None:
             return Predictor((self.trained_on.original(),), model, pipeline)
-        like = jax.eval_shape(model.init, jax.random.key(0))
+        like = jax.eval_shape(model.init, keys.trial())
         try:
             members = tuple(weights.load(path, like) for path in self.stored)
         except weights.WeightsError as error:
@@ -100,9 +100,7 @@ class Case:
         method, settings = options.method(options.chosen)
         forget = experiment.train.pick(jnp.asarray(self.named.numbers))
         if original is None:
-            original = Predictor(
-                (jax.jit(experiment.model.init)(jax.random.key(0)),), experiment.model, options.pipeline
-            )
+            original = Predictor((jax.jit(experiment.model.init)(keys.trial()),), experiment.model, options.pipeline)
         if self.unlabelled:
             places = np.searchsorted(self.named.numbers, self.unlabelled)
             answers = jnp.argmax(evaluate.outputs(original, forget.x[places]).logits, axis=-1)
@@ -201,7 +199,7 @@ def open_case(options: ForgetConfig) -> Case:
 def _of_one(case: Case) -> tuple[object, object]:
     model, x = case.experiment.model, case.experiment.train.x[:1]
     clean = jax.eval_shape(case.options.pipeline.clean, x)
-    return jax.eval_shape(model.init, jax.random.key(0)), clean
+    return jax.eval_shape(model.init, keys.trial()), clean
 
 
 def _earlier(previous: Receipt, experiment: Experiment) -> list[int]:
