@@ -22,7 +22,8 @@ def owner(monkeypatch, tmp_path):
     def run(name):
         monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
         monkeypatch.syspath_prepend(EXAMPLES)
-        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        with jax.numpy_dtype_promotion("standard"):  # as is usual in its owner's code
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return tmp_path
 
     return run
