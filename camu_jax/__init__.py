@@ -13,10 +13,11 @@ CaMU (Causal Machine Unlearning) is also there as the paper's two algorithms:
         params, metrics = camu_jax.camu_step(params, batch)  # Algorithm 2: Eq 3.13, then Eq 3.14
 """
 
-from camu_jax import audits, methods, models
+from camu_jax import audits, deletion, methods, models, own_data, weights
 from camu_jax.audits import Estimate, Evidence, audit
 from camu_jax.camu import CamuLosses, CamuParams, camu_step, camu_update, init_camu
 from camu_jax.checkpoint import load, save
+from camu_jax.equinox_model import from_equinox
 from camu_jax.evaluate import accuracies, accuracy
 from camu_jax.images import Pipeline
 from camu_jax.methods import BadTeacher, Boundary, Camu, NegGrad, Retrain, Scrub, Sisa, Unroll, unlearn
@@ -57,6 +58,8 @@ __all__ = (
     "audits",
     "camu_step",
     "camu_update",
+    "deletion",
+    "from_equinox",
     "from_linen",
     "from_nnx",
     "init_camu",
@@ -64,7 +67,9 @@ __all__ = (
     "make_tuples",
     "methods",
     "models",
+    "own_data",
     "save",
     "train",
     "unlearn",
+    "weights",
 )

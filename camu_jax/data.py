@@ -1,11 +1,8 @@
 """Data sets as uint8 arrays: the paper's four through TFDS, and `tiny`, the digits that ship with scikit-learn."""
 
 import dataclasses
-import hashlib
 import os
-import shutil
 import socket
-import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +10,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from camu_jax import _validate
+from camu_jax import _decoded, _validate
+from camu_jax._decoded import Arrays
 from camu_jax.types import Examples
 
 
@@ -47,9 +45,6 @@ DATASETS: dict[Name, DataSet] = {
     "tiny": DataSet(None, None, 10, (28, 28, 1), 1_437, 360),
 }
 """The paper's names for its data sets, and `tiny`."""
-
-
-_DIGEST = "sha256"  # the file of a cache that tells its digest
 
 
 class DataError(ValueError):
@@ -94,9 +89,6 @@ def load(
     return train, test
 
 
-Arrays = tuple[np.ndarray, np.ndarray]
-
-
 def _tiny() -> list[Arrays]:
     """The 1 797 8x8 digits of scikit-learn, enlarged to 28x28, shuffled once; the last fifth is the test set."""
     from PIL import Image
@@ -116,24 +108,22 @@ def _tiny() -> list[Arrays]:
 def _tfds(
     name: Name, info: DataSet, data_dir: str | Path | None, limit: int | None, cache_dir: str | Path | None
 ) -> list[Arrays]:
-    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
-        raise DataError(f"data_dir {data_dir} is not a folder; {_hint(info)}")
-    where = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    where = tfds_dir(data_dir, _hint(info))
     sizes = {"train": info.train_size, "test": info.test_size}
-    folder = _prepared(where, info)
+    folder = prepared(where, str(info.tfds_name))
     if folder is None and (carried := _carried(cache_dir, info, sizes)):
         return [(x[:limit], y[:limit]) for x, y in carried]
-    folder = folder or _download(name, where, info)
+    folder = folder or download(f"{name} ({info.tfds_name})", str(info.tfds_name), where, str(info.host), _hint(info))
     parts = []
     for split, size in sizes.items():
         count = min(size, limit or size)
-        cached = _cached(cache_dir, folder, split)
-        x, y = _read_cache(cached) if cached else (None, None)
-        if x is None or y is None:
-            x, y = _decode(name, info, folder, split, size, count)
+        cached = _decoded.place(cache_dir, f"{info.tfds_name}-{split}", folder, sorted(folder.iterdir()))
+        part = _decoded.read(cached) if cached else None
+        if part is None:
+            part = _decode(name, info, folder, split, size, count)
             if cached and count == size:
-                _write_cache(cached, x, y)
-        parts.append((x[:count], y[:count]))
+                _decoded.write(cached, *part)
+        parts.append((part[0][:count], part[1][:count]))
     return parts
 
 
@@ -158,27 +148,34 @@ def _decode(name: Name, info: DataSet, folder: Path, split: str, size: int, coun
     return x, y
 
 
-def _prepared(where: Path, info: DataSet) -> Path | None:
-    """The newest prepared version in the array_record format, if there is one."""
-    for version in sorted((where / str(info.tfds_name)).glob("*.*.*"), reverse=True):
+def tfds_dir(data_dir: str | Path | None, hint: str) -> Path:
+    """The TFDS folder that is meant: the one given, TFDS_DATA_DIR's, or TFDS's default."""
+    if data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        raise DataError(f"data_dir {data_dir} is not a folder; {hint}")
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepared(where: Path, tfds_name: str) -> Path | None:
+    """The newest prepared version of a data set in the array_record format, if there is one."""
+    for version in sorted((where / tfds_name).glob("*.*.*"), reverse=True):
         if (version / "dataset_info.json").is_file() and any(version.glob("*.array_record*")):
             return version
     return None
 
 
-def _download(name: Name, where: Path, info: DataSet) -> Path:
+def download(what: str, tfds_name: str, where: Path, host: str, hint: str) -> Path:
     """Lets TFDS download and prepare a data set; says at once what to do where there is no network."""
-    missing = f"data set {name} ({info.tfds_name}) is not in {where}"
-    if _offline(str(info.host)):
-        raise DataError(f"{missing}, and {info.host} cannot be reached to download it; {_hint(info)}")
+    missing = f"data set {what} is not in {where}"
+    if _offline(host):
+        raise DataError(f"{missing}, and {host} cannot be reached to download it; {hint}")
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(info.tfds_name, data_dir=str(where), file_format="array_record")
+        builder = tfds.builder(tfds_name, data_dir=str(where), file_format="array_record")
         builder.download_and_prepare()
     except Exception as error:  # TFDS, its downloader and TensorFlow raise many types
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise DataError(f"{missing}, and downloading it failed ({reason}); {_hint(info)}") from error
+        raise DataError(f"{missing}, and downloading it failed ({reason}); {hint}") from error
     return Path(builder.data_dir)
 
 
@@ -200,57 +197,13 @@ def _hint(info: DataSet) -> str:
     )
 
 
-def _cached(cache_dir: str | Path | None, folder: Path, split: str) -> Path | None:
-    """Where a split's decoded images are kept: under a name made of its files' names, sizes and times."""
-    if cache_dir is None:
-        return None
-    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
-    digest = hashlib.sha256(repr((str(folder.resolve()), stats)).encode()).hexdigest()[:16]
-    return Path(cache_dir) / f"{folder.parent.name}-{split}-{digest}"
-
-
 def _carried(cache_dir: str | Path | None, info: DataSet, sizes: dict[str, int]) -> list[Arrays]:
     """The images that a cache holds whole, decoded from whichever folder it was; empty where a split is missing."""
     found = []
     for split, size in sizes.items() if cache_dir is not None else ():
         for cached in sorted(Path(str(cache_dir)).glob(f"{info.tfds_name}-{split}-*")):
-            x, y = _read_cache(cached)
-            if x is not None and y is not None and len(x) == len(y) == size:
-                found.append((x, y))
+            part = _decoded.read(cached)
+            if part is not None and len(part[0]) == len(part[1]) == size:
+                found.append(part)
                 break
     return found if len(found) == len(sizes) else []
-
-
-def _read_cache(cached: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The images, memory-mapped, and the labels; None where they are not there or not what was written."""
-    try:
-        if (cached / _DIGEST).read_text() != _digest(cached.name, cached):
-            return None, None
-        return np.load(cached / "x.npy", mmap_mode="r"), np.load(cached / "y.npy")
-    except (OSError, ValueError, EOFError):
-        return None, None
-
-
-def _write_cache(cached: Path, x: np.ndarray, y: np.ndarray) -> None:
-    """Keeps decoded images; a cache that cannot be written is no error."""
-    partial = None
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=cached.parent, prefix=".partial"))
-        np.save(partial / "x.npy", x)
-        np.save(partial / "y.npy", y)
-        (partial / _DIGEST).write_text(_digest(cached.name, partial))
-        shutil.rmtree(cached, ignore_errors=True)
-        partial.rename(cached)
-    except OSError:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _digest(name: str, folder: Path) -> str:
-    """Of the cache's name, which says what it was decoded from, and of its two files."""
-    found = hashlib.sha256(name.encode())
-    for file in ("x.npy", "y.npy"):
-        with open(folder / file, "rb") as opened:
-            found.update(hashlib.file_digest(opened, "sha256").digest())
-    return found.hexdigest()

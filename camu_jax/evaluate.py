@@ -30,8 +30,7 @@ def outputs(
     Args:
       predictor: any predictor.
       x: stored images, `[N, h, w, c]`, or other inputs, N at least 1; may be `Picked`.
-      batch_size: images in a forward pass; changes memory, not the result beyond rounding. None is 500, and 100 on the
-        CPU, where more costs memory and saves little time or none (bench/NOTES.md).
+      batch_size: images in a forward pass; changes memory, not the result beyond rounding. None is `usual_batch_size`.
       augment_key: None for clean images; a key for one random augmentation of each (as the paper measured R_tr and
         F_tr on the CIFAR data sets).
 
@@ -41,8 +40,7 @@ def outputs(
     Raises:
       ValueError: `x` is empty or `batch_size` is not positive.
     """
-    if batch_size is None:
-        batch_size = 100 if loop.on_cpu() else 500
+    batch_size = usual_batch_size() if batch_size is None else batch_size
     _validate.at_least(1, batch_size=batch_size, **{"number of images": len(x)})
     predictor = dataclasses.replace(predictor, info={})  # one compiled program, whatever the method reported
     parts = []
@@ -53,6 +51,11 @@ def outputs(
         else:
             parts.append(parallel.in_turn(_call_augmented(predictor, batch, jax.random.fold_in(augment_key, i))))
     return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+def usual_batch_size() -> int:
+    """500, and 100 on the CPU, where more costs memory and saves little time or none (bench/NOTES.md)."""
+    return 100 if loop.on_cpu() else 500
 
 
 def accuracy(logits: jax.Array, y: jax.Array) -> float:

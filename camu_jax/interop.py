@@ -46,7 +46,9 @@ def from_torch(state: str | Path | Mapping[str, Any], like: Variables) -> Variab
     channels = max((layer.shape[-1] for layer in ours if len(layer.shape) == 4), default=1)
     first_linear = next((layer for layer in ours if len(layer.shape) == 2), None)
 
-    params, stats, unused = {}, {}, {name: layer for name, layer in theirs.items() if layer["weight"].ndim > 1}
+    params: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
+    stats: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
+    unused = {name: layer for name, layer in theirs.items() if layer["weight"].ndim > 1}
     missing = []
     for layer in ours:
         wanted = layer.shape[::-1] if len(layer.shape) == 2 else (*layer.shape[:1:-1], *layer.shape[:2])

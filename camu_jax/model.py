@@ -69,7 +69,7 @@ class Model:
             own_key = None if key is None else jax.random.fold_in(key, i)
             out, stats = self.apply(variables, x, train=True, key=own_key)
             # A state keeps its types whatever the arithmetic was: a scan's carry must not change.
-            variables = {**variables, "batch_stats": _same_dtypes(stats, variables["batch_stats"])}
+            variables = {**variables, "batch_stats": same_dtypes(stats, variables["batch_stats"])}
             outputs.append(out)
         return outputs, variables["batch_stats"]
 
@@ -95,7 +95,7 @@ def in_bfloat16(model: Model) -> Model:
         half = {**variables, "params": cast(variables["params"], jnp.bfloat16)}
         with jax.numpy_dtype_promotion("standard"):  # BatchNorm's float32 statistics meet bfloat16 images
             outputs, stats = model.apply(half, cast(x, jnp.bfloat16), train=train, key=key)
-        return cast(outputs, jnp.float32), _same_dtypes(stats, variables["batch_stats"])
+        return cast(outputs, jnp.float32), same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=model.init, apply=apply)
 
@@ -113,7 +113,8 @@ def as_variables(variables: Any) -> Variables:
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def _as_outputs(result: Any) -> Outputs:
+def as_outputs(result: Any) -> Outputs:
+    """What a module returned, as `Outputs`."""
     if isinstance(result, Outputs):
         return result
     if isinstance(result, jax.Array):
@@ -125,14 +126,14 @@ def _as_outputs(result: Any) -> Outputs:
     )
 
 
-def _same_dtypes(new: Any, old: Any) -> Any:
+def same_dtypes(new: Any, old: Any) -> Any:
     """`new` with the dtypes of `old`, so that a state keeps its types whatever the arithmetic was."""
     if not jax.tree.leaves(old):
         return new
     return jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(b)), new, old)
 
 
-_NO_KEY = "key is None; allowed in training: a jax.random key, as layers of the model draw"
+NO_KEY = "key is None; allowed in training: a jax.random key, as layers of the model draw"
 # What modules call the argument that tells training from evaluation, and whether it is true in training.
 _FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 
@@ -180,7 +181,7 @@ def from_linen(module: Any, image_shape: tuple[int, ...], *, dtype: Any = jnp.fl
         args, kwargs = _mode(parameters, train)
         if not train:
             try:
-                return _as_outputs(module.apply(variables, x, *args, **kwargs)), variables["batch_stats"]
+                return as_outputs(module.apply(variables, x, *args, **kwargs)), variables["batch_stats"]
             except errors.InvalidRngError as error:
                 raise ValueError(
                     "module draws random numbers in evaluation; allowed: in training alone, which its call tells by "
@@ -191,9 +192,9 @@ def from_linen(module: Any, image_shape: tuple[int, ...], *, dtype: Any = jnp.fl
         try:
             result, updated = module.apply(variables, x, *args, **kwargs, rngs=rngs, mutable=["batch_stats"])
         except errors.InvalidRngError as error:
-            raise ValueError(_NO_KEY) from error
+            raise ValueError(NO_KEY) from error
         stats = updated.get("batch_stats", {})
-        return _as_outputs(result), _same_dtypes(stats, variables["batch_stats"])
+        return as_outputs(result), same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=init, apply=apply)
 
@@ -254,13 +255,13 @@ def from_nnx(make: Callable[[Any], Any], module: Any | None = None) -> tuple[Mod
             return jax.tree.leaves(nnx.to_pure_dict(nnx.state((m, streams), nnx.RngCount)))
 
         before = counts()
-        outputs = _as_outputs(m(x, *args, **kwargs, **streams))
+        outputs = as_outputs(m(x, *args, **kwargs, **streams))
         if not train:
             return outputs, variables["batch_stats"]
         if key is None and any(new is not old for new, old in zip(counts(), before, strict=False)):
-            raise ValueError(_NO_KEY)
+            raise ValueError(NO_KEY)
         stats = _kept(variables_of(m)["batch_stats"], variables["batch_stats"])
-        return outputs, _same_dtypes(stats, variables["batch_stats"])
+        return outputs, same_dtypes(stats, variables["batch_stats"])
 
     return Model(init=init, apply=apply), variables_of(view(train=False))
 

@@ -21,6 +21,17 @@ def sgd_l2(learning_rate: LearningRate, momentum: float = 0.0, l2: float = 0.0) 
     return optax.chain(optax.add_decayed_weights(l2), trace, _descend(learning_rate))
 
 
+def one_cycle(peak: float, steps: int) -> Callable[[Any], Any]:
+    """Optax's one-cycle schedule along cosines; as its Adam, it mixes types, which strict dtype promotion forbids."""
+    schedule = optax.cosine_onecycle_schedule(steps, peak)
+
+    def rate(count: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return schedule(count)
+
+    return rate
+
+
 def _descend(learning_rate: LearningRate) -> optax.GradientTransformation:
     return optax.scale_by_learning_rate(learning_rate) if callable(learning_rate) else optax.scale(-learning_rate)
 

@@ -1,4 +1,4 @@
-"""Cutting a set of examples in two: what shall be forgotten or held out, and the rest."""
+"""Cutting a set of examples in two, what shall be forgotten or held out and the rest, and joining sets."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from camu_jax import _validate
-from camu_jax.rows import Picked, is_mapped
+from camu_jax.rows import Picked, concatenate, is_mapped
 from camu_jax.types import Examples
 
 Rows = Sequence[int] | np.ndarray | jax.Array
@@ -34,6 +34,12 @@ def split(examples: Examples, rows: Rows) -> tuple[Examples, Examples]:
         raise ValueError(f"rows chooses {int(chosen.sum())} of {len(chosen)} examples; allowed: 1 to {len(chosen) - 1}")
     take = examples.pick if isinstance(examples.x, Picked) or is_mapped(examples.x) else examples.__getitem__
     return take(jnp.flatnonzero(chosen)), take(jnp.flatnonzero(~chosen))
+
+
+def join(*parts: Examples) -> Examples:
+    """Sets of examples one behind the other; images that they share are not copied."""
+    x, y = concatenate([part.x for part in parts]), concatenate([part.y for part in parts])
+    return Examples(x, y, parts[0].num_classes)
 
 
 def _mask(rows: np.ndarray, total: int) -> np.ndarray:

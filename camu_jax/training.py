@@ -1,7 +1,7 @@
 """Supervised training: of the original model, of Retrain, and of whatever else starts from scratch."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ from camu_jax import _validate, loop, losses
 from camu_jax._value import by_value_transformation
 from camu_jax.images import Pipeline
 from camu_jax.model import Model, Variables
-from camu_jax.optimizers import adam_l2
+from camu_jax.optimizers import adam_l2, one_cycle
 from camu_jax.types import Examples, Settings
+
+Schedule = Literal["constant", "one_cycle"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +27,21 @@ class TrainSettings(Settings):
     """Examples in a minibatch."""
     learning_rate: float = 1e-3
     """Adam's learning rate."""
+    schedule: Schedule = "constant"
+    """constant; one_cycle: it rises to `learning_rate` in the first three tenths of the steps and falls to nothing
+    until the last, along half a cosine each (Smith and Topin, 2018)."""
     l2: float = 1e-4
     """L2 regularisation, added to the gradient before Adam's moments."""
 
     def __post_init__(self) -> None:
         _validate.at_least(1, epochs=self.epochs, batch_size=self.batch_size)
         _validate.at_least(0, learning_rate=self.learning_rate, l2=self.l2)
+        _validate.one_of(get_args(Schedule), schedule=self.schedule)
+
+    def optimizer(self, steps: int) -> optax.GradientTransformation:
+        """Adam with these settings, for training of so many steps."""
+        constant = self.schedule == "constant"
+        return adam_l2(self.learning_rate if constant else one_cycle(self.learning_rate, steps), self.l2)
 
 
 @jax.tree_util.register_dataclass
@@ -99,9 +110,9 @@ def train(
       key: a `jax.random` key; consumed.
       model: the model.
       examples: the training set, stored images `[N, h, w, c]`.
-      settings: epochs, batch size, learning rate, L2; None is `TrainSettings()`.
+      settings: epochs, batch size, learning rate and its schedule, L2; None is `TrainSettings()`.
       optimizer: an Optax optimizer, in place of Adam with the settings' learning rate and L2; or an Optax schedule, in
-        place of the learning rate alone.
+        place of the settings' own.
       pipeline: how stored images become inputs.
       progress: is called after every step.
 
@@ -113,9 +124,11 @@ def train(
     """
     examples.validate("examples")
     settings = settings or TrainSettings()
-    if not isinstance(optimizer, optax.GradientTransformation):  # a schedule, or None
-        optimizer = adam_l2(settings.learning_rate if optimizer is None else optimizer, settings.l2)
+    stream = loop.Stream(examples, settings.batch_size)
+    if optimizer is None:
+        optimizer = settings.optimizer(settings.epochs * stream.batches)
+    elif not isinstance(optimizer, optax.GradientTransformation):  # a schedule
+        optimizer = adam_l2(optimizer, settings.l2)
     init_key, loop_key = jax.random.split(key)
     state = TrainState.create(model, jax.jit(model.init)(init_key), pipeline, optimizer)
-    stream = loop.Stream(examples, settings.batch_size)
     return loop.run(train_step, state, stream, key=loop_key, epochs=settings.epochs, progress=progress).variables

@@ -3,23 +3,19 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import camu_jax
-from camu_jax import Estimate, Evidence, Examples, Predictor, Problem, Variables, checkpoint, evaluate, rows
+from camu_jax import Estimate, Evidence, Predictor, evaluate
 from camu_jax.audits import divergence, estimates, lira, population, relearning
 from experiments import console, grid, keys, machine, store
 from experiments.config import AuditName
-from experiments.experiment import digest, plain
+from experiments.experiment import plain
 from experiments.job import Job, make_together
-
-Margins = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-"""Margins of one model, `[examples]`, or of many, `[models, examples]`."""
+from experiments.margins import Margins
+from experiments.populations import deal, populations
 
 
 def piece(job: Job) -> grid.Piece[Job]:
@@ -108,10 +104,9 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     """
     experiment, settings = job.experiment, job.experiment.config.audits
     forget, retain = job.split()
-    everything = _joined(forget, retain, experiment.test)
-    oracles = _unlearned(dataclasses.replace(job, method="retrain"), 2 * settings.models, everything)
-    oracles, others = oracles[: settings.models], oracles[settings.models :]
-    ours = others if job.method == "retrain" else _unlearned(job, settings.models, everything)
+    retrained_margins, *of_method = (some.margins() for some in populations(job, "klom"))
+    oracles, others = retrained_margins[: settings.models], retrained_margins[settings.models :]
+    ours = of_method[0] if of_method else others
     end = len(forget) + len(retain)
     parts = {"forget": slice(0, len(forget)), "retain": slice(len(forget), end), "test": slice(end, None)}
     found = divergence.evidence(ours, oracles, others, parts)
@@ -123,9 +118,9 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     divergences = divergence.jensen_shannon(logits, reference)
     figures = {**found.figures, "js_forget": estimates.mean(divergences, lowest=0.0, highest=math.log(2))}
 
-    original = Predictor((experiment.original(),), experiment.model, experiment.config.pipeline)
+    original = experiment.predictor(experiment.original())
     target = 0.95 * evaluate.accuracy(evaluate.outputs(original, forget.x).logits, forget.y)
-    training = dataclasses.replace(experiment.config.original, epochs=settings.relearn_epochs)
+    training = experiment.config.relearning(settings.relearn_epochs)
     steps, null = (
         relearning.relearn_steps(keys.audit(job.seed, "klom"), p, forget, target, training)
         for p in (predictor, retrained)
@@ -137,123 +132,11 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
 def u_lira(job: Job, predictor: Predictor) -> Evidence:
     """U-LiRA on shadow models of the same method and settings; the null level compares models that never saw F."""
     del predictor
-    experiment, settings = job.experiment, job.experiment.config.audits
-    forget, _ = job.split()
-    train, seed = experiment.train, experiment.config.original_seed
-    shadows = lira.deal(keys.halves(seed), len(train), settings.halves, len(forget) / len(train))
-    margins = [_of_half(job, shadows, number) for number in range(settings.halves)]
-    null_key = keys.audit(seed, "lira")
+    shadows = deal(job)
+    margins = [some.margins() for some in populations(job, "lira")]
+    null_key = keys.audit(job.experiment.config.original_seed, "lira")
     return lira.evidence(null_key, np.concatenate(margins), shadows.state, clusters=shadows.clusters)
 
 
 AUDITS: dict[AuditName, Callable[[Job, Predictor], Evidence]] = {"paper": paper, "lira": u_lira, "klom": klom}
 """The audits by the name that `--audit` takes."""
-
-
-# --- populations of models ----------------------------------------------------------------------------------------
-
-
-def _unlearned(job: Job, count: int, examples: Examples) -> Margins:
-    """Margins of models that unlearned the job's forget set, each from an original model of its own."""
-    method, settings = job.entry
-    problem = job.problem({})
-
-    def make_one(key: jax.Array, original: Variables) -> Predictor:
-        return method.unlearn(key, dataclasses.replace(problem, original=original), settings)
-
-    def arguments(k: int) -> tuple[jax.Array, Variables]:
-        original = job.experiment.original("klom", k) if method.uses_original else {}
-        return keys.population(job.seed, "klom", job.method, k), original
-
-    what = {**job.settings(), "population": "klom"}
-    return _margins(job, what, f"{job.method} models", make_one, arguments, count, examples)
-
-
-def _of_half(job: Job, shadows: lira.Shadows, number: int) -> Margins:
-    """Margins of U-LiRA's shadow models of one half, on the whole training set."""
-    experiment = job.experiment
-    train, seed = experiment.train, experiment.config.original_seed
-    on_half = dataclasses.replace(experiment, train=train.pick(jnp.asarray(shadows.halves[number])))
-    method, settings = job.entry
-    mine = shadows.clusters == number
-    forget, retain = jnp.asarray(shadows.forget[mine]), jnp.asarray(shadows.retain[mine])
-
-    def make_one(key: jax.Array, original: Variables, gone: jax.Array, kept: jax.Array) -> Predictor:
-        parts = train.pick(gone), train.pick(kept)
-        problem = Problem(experiment.model, original, *parts, experiment.config.pipeline)
-        return method.unlearn(key, problem, settings)
-
-    def arguments(k: int) -> tuple[jax.Array, Variables, jax.Array, jax.Array]:
-        original = on_half.original("lira", number) if method.uses_original else {}
-        return keys.population(seed, "lira", job.method, f"{number}/{k}"), original, forget[k], retain[k]
-
-    # All seeds share the shadow models: the seed of the job is not part of what they are made from.
-    what = {**Job(on_half, job.method, seed).settings(), "population": ["lira", number], "forget": forget.shape[1]}
-    label = f"{job.method} shadows {number + 1} of {len(shadows.halves)}"
-    return _margins(job, what, label, make_one, arguments, len(forget), train)
-
-
-def _margins(
-    job: Job,
-    what: store.Settings,
-    label: str,
-    make_one: population.Make,
-    arguments: Callable[[int], tuple[object, ...]],
-    count: int,
-    examples: Examples,
-) -> Margins:
-    """Margins of a population, kept in the cache model by model; another process that wants the same ones waits."""
-    folder = Path(job.experiment.config.cache_dir, "margins", digest(what))
-    with machine.claim(folder, wait=True):
-        return population.margins(
-            make_one,
-            arguments,
-            count,
-            examples,
-            cache=_MarginFiles(folder, len(examples)),
-            at_once=job.at_once,
-            progress=lambda done, of: console.say(f"{label}: {done} of {of}"),
-        )
-
-
-@dataclasses.dataclass
-class _MarginFiles(MutableMapping[int, Margins]):
-    """Margins `[examples]` by the number of the model, a file each; a damaged one is set aside."""
-
-    folder: Path
-    examples: int
-
-    def __getitem__(self, number: int) -> Margins:
-        file = self._file(number)
-        try:
-            found = np.load(file, allow_pickle=False)
-            if found.shape != (self.examples,):
-                raise ValueError(f"shape {found.shape}, {(self.examples,)} belongs")
-        except FileNotFoundError:
-            raise KeyError(number) from None
-        except (OSError, ValueError, EOFError) as error:
-            aside = checkpoint.set_aside(file).name
-            console.warn(f"{file} is damaged ({error}); it is set aside as {aside} and made anew")
-            raise KeyError(number) from None
-        return np.asarray(found)
-
-    def __setitem__(self, number: int, margins: Margins) -> None:
-        with store.atomic(self._file(number)) as partial:
-            np.save(partial, margins)
-
-    def __delitem__(self, number: int) -> None:
-        self._file(number).unlink()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(sorted(int(file.stem) for file in self.folder.glob("[0-9]*.npy")))
-
-    def __len__(self) -> int:
-        return len(list(self.folder.glob("[0-9]*.npy")))
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number}.npy"
-
-
-def _joined(*parts: Examples) -> Examples:
-    x, y = rows.concatenate([p.x for p in parts]), rows.concatenate([p.y for p in parts])
-    return Examples(x, y, parts[0].num_classes)

@@ -3,13 +3,14 @@
 import dataclasses
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camu_jax import _validate
-from experiments import UsageError, console, fleet, process
+from experiments import UsageError, console, fleet, process, workers
 
 if TYPE_CHECKING:
     import submitit
@@ -51,19 +52,22 @@ class Worker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        with self.log.open("wb") as file:  # in a group of its own, or SLURM's signal would end it too early
-            self.process = subprocess.Popen(
+        with self.log.open("ab") as file:  # behind what it said before it was requeued
+            self.process = subprocess.Popen(  # in a group of its own, or SLURM's signal would end it too early
                 self.command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        return self.process.wait()
+        # In a thread: the signal's handler, which waits for the process to end, would wait for this wait as well.
+        waiting = threading.Thread(target=self.process.wait)
+        waiting.start()
+        waiting.join()
+        return self.process.returncode
 
     def checkpoint(self) -> "submitit.helpers.DelayedSubmission":
         """What the requeued task does."""
         import submitit
 
         if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
+            workers.end([self.process])
         return submitit.helpers.DelayedSubmission(Worker(self.command, self.log))
 
 

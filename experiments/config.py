@@ -8,10 +8,9 @@ from typing import Annotated, Literal, TypeVar, get_args
 import tyro
 
 from camu_jax import Pipeline, Settings, TrainSettings, _validate
-from camu_jax.data import Name
 from camu_jax.methods import METHODS, Method, method_of
 from camu_jax.methods.camu import ABLATIONS
-from experiments import UsageError, console
+from experiments import UsageError, console, sources, store
 from experiments.defaults import ModelSettings, Preset, defaults
 from experiments.tasks import kind_of
 
@@ -77,8 +76,10 @@ class Config(Common):
     task: str = "data10"
     """What to forget: dataP, P percent of the training examples (1-90); classK or classK,L, whole classes;
     indices:FILE, the training examples whose numbers stand in a .npy or .txt file."""
-    dataset: Name = "digit"
-    """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download)."""
+    dataset: str = "digit"
+    """digit (MNIST), fashion (Fashion-MNIST), c10, c100 (CIFAR), tiny (8x8 digits of scikit-learn, no download); or
+    your own: npz:FILE with x_train, y_train, x_test, y_test; folder:DIR with train/CLASS/*.png and test/CLASS/*.png;
+    tfds:NAME, any image set of TFDS; hf:DIR, a Hugging Face data set saved to disk."""
     methods: tuple[str, ...] = ("retrain", "camu")
     """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu, or all;
     the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
@@ -96,9 +97,26 @@ class Config(Common):
     model: ModelSettings = ModelSettings()
     pipeline: Pipeline = Pipeline()
     original: TrainSettings = TrainSettings()
+    weights: Annotated[str | None, tyro.conf.arg(name="original")] = None
+    """Your own trained model instead of one trained here: an Orbax folder, a .safetensors or a .npz file."""
     settings: Annotated[dict[str, Settings], tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=lambda: {method.name: cls() for cls, method in METHODS.items()}
     )
+
+    def folder(self, name: str) -> str:
+        """The folder of a data set's results; those of the small model have one of their own."""
+        return name if self.model.size == "full" else f"{name}-{self.model.size}"
+
+    def label(self, title: str) -> str:
+        """A data set in words, and the model where it is not the paper's: `c10 (small ResNet-18)`."""
+        model = store.model_name(dataclasses.asdict(self.model))
+        return f"{title} ({model})" if model else title
+
+    def relearning(self, epochs: int) -> TrainSettings:
+        """How models are fine-tuned: as the original was trained, at a constant rate; a tenth of a cycle's highest."""
+        constant = self.original.schedule == "constant"
+        rate = self.original.learning_rate if constant else self.original.learning_rate / 10
+        return dataclasses.replace(self.original, epochs=epochs, learning_rate=rate, schedule="constant")
 
     def method(self, name: str) -> tuple[Method, Settings]:
         """The method behind a name of `method_names()`, and its settings."""
@@ -138,8 +156,8 @@ def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:
 
 
 def with_defaults(chosen: Config, config: C) -> C:
-    """A config with the data set, the task and the preset of another one, and their settings."""
-    found = defaults(chosen.dataset, chosen.task, chosen.preset)
+    """A config with the data set, the task, the preset and the model's size of another one, and their settings."""
+    found = defaults(chosen.dataset, chosen.task, chosen.preset, chosen.model.size)
     same = {name: getattr(chosen, name) for name in ("dataset", "task", "preset")}
     return dataclasses.replace(config, **same, **found._asdict())
 
@@ -165,6 +183,7 @@ def changed(config: C, assignments: Sequence[str]) -> C:
 
 def check(config: C) -> C:
     """Refuses what the types alone cannot: unknown or repeated methods and seeds. Replaces `all` by every method."""
+    sources.check(config.dataset)
     names = [n for name in config.methods for n in (config.settings if name == "all" else [name])]
     for name in names:
         if name not in method_names():
@@ -177,6 +196,8 @@ def check(config: C) -> C:
             f"seeds is {config.seeds}, original_seed {config.original_seed}; allowed: one or more different numbers, "
             "0 or greater and below 2^32"
         )
+    if config.model.size != "full" and config.model.architecture != "resnet18":
+        raise UsageError(f"model.size is {config.model.size}; allowed with {config.dataset}: full")
     if config.side_by_side < 1 or config.side_by_side > 1 and config.stream:
         raise UsageError(f"side_by_side is {config.side_by_side}; allowed: 1 or more, and 1 with --stream")
     if not 0 <= config.keep_minutes < float("inf"):

@@ -6,12 +6,15 @@ from experiments import console, grid, keys, machine, reporting, store
 from experiments.experiment import plain
 from experiments.job import Job
 
+KIND = "curve"
+"""Of pieces of work that are curves."""
+
 
 def piece(job: Job, settings: TrainSettings) -> grid.Piece[Job]:
     """The curve of a job as work to do."""
     extra = extra_of(settings)
     return grid.Piece(
-        job, job.path(extra), lambda job: job.read(extra) is None, lambda jobs: make(jobs[0], settings), "curve"
+        job, job.path(extra), lambda job: job.read(extra) is None, lambda jobs: make(jobs[0], settings), KIND
     )
 
 

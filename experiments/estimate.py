@@ -1,30 +1,35 @@
-"""How long jobs will take on this machine, from a trial of a few steps, and what a command says before it begins."""
+"""How long work will take on this machine, audits and relearning included, and what a command says before it begins."""
 
-import functools
-import time
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
 
 import jax
 
-from camu_jax import Variables, loop
-from experiments import UsageError, console, keys, machine
-from experiments.experiment import prepare_folders
+from camu_jax import Examples, Predictor, TrainSettings, Variables, loop
+from camu_jax.audits import membership, relearning
+from experiments import UsageError, audit, console, keys, machine, trial
+from experiments.config import AuditName
+from experiments.experiment import Experiment, digest, prepare_folders
 from experiments.job import Job
+from experiments.populations import Population, deal, populations
+
+Curve = tuple[Job, TrainSettings]
+"""Relearning: whose model learns again, and how."""
 
 
-def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[str] = ()) -> None:
+def announce(jobs: Sequence[Job], todo: Sequence[Job], curves: Sequence[Curve] = ()) -> None:
     """Says what will be done, and about how long it will take on this device.
 
     Args:
       jobs: all jobs of the command.
-      todo: those with work to do.
-      uncounted: work besides unlearning that the time leaves out; audits always are.
+      todo: those that lack their result or an audit.
+      curves: relearning that is to be done.
     """
     experiment = jobs[0].experiment
     config = experiment.config
     forget, _ = jobs[0].split()
     console.say(
-        f"{config.dataset}, {experiment.task.name}: forget {len(forget)} of {len(experiment.train)} training examples, "
+        f"{experiment.title}: forget {len(forget)} of {len(experiment.train)} training examples, "
         f"{len(experiment.test)} {'validation' if config.validation else 'test'} examples"
     )
     console.say(
@@ -33,106 +38,186 @@ def announce(jobs: Sequence[Job], todo: Sequence[Job], *, uncounted: Sequence[st
     )
     if advice := machine.advice():
         console.warn(advice)
-    if not todo:
+    count = len(todo) + len(curves)
+    if not count:
         console.say(f"all {len(jobs)} results are in {config.out}; nothing to do")
         return
     prepare_folders(config)
-    unmade = [job for job in todo if machine.agree(job.read() is None)]
-    train = any(job.entry[0].uses_original for job in todo) and machine.agree(experiment.find_original() is None)
-    parts = [f"{len(todo)} of {len(jobs)} results to make"] + ["the original model to train"] * train
-    expected = estimate(unmade)
-    left_out = [*uncounted, *(f"audit {name}" for name in config.audit)]
+    if experiment.weights is not None:
+        console.say(f"original model: T_s {experiment.accuracy(experiment.weights):.2f}, from {config.weights}")
+    expected = Estimate()
+    expected.add(todo, curves)
+    parts = [f"{count} of {len(jobs)} results to make"]
+    if expected.originals:
+        one = expected.originals == 1
+        parts.append("the original model to train" if one else f"{expected.originals} original models to train")
+    if expected.others:
+        parts.append(f"{expected.others} models of audits to make")
     console.say(
         f"{' and '.join(parts)}: about {machine.words(expected.seconds)}, after {expected.compile_seconds:.0f} s of "
-        f"compiling{'; not counted: ' if left_out else ''}{', '.join(left_out)}"
+        "compiling"
     )
 
 
-def estimate(jobs: Sequence[Job]) -> machine.Span:
-    """How long jobs of one experiment will take, with the original model if it is missing.
+class Estimate:
+    """How long the work of a command will take: jobs, audits and relearning; what they share counts once.
 
     Every method is tried for a few steps. What it compiles for them it will need anyway: the jobs find it compiled.
 
-    Returns:
-      The seconds that the jobs will take, and those that the trials have spent on compiling.
-
-    Raises:
-      UsageError: a method's settings do not go with the data.
+    Attributes:
+      seconds: what the work will take.
+      compile_seconds: what the trials have spent on compiling.
+      originals: how many original models have to be trained.
+      others: how many models have to be made for audits alone.
     """
-    total = machine.Span()
-    if not jobs:
-        return total
 
-    def add(name: str, work: Callable[[loop.Listener], object], times: int) -> None:
-        try:
-            span = trial(work)
-        except ValueError as error:
-            raise UsageError(f"{name}: {error}") from error
-        total.seconds += span.seconds * times
-        total.compile_seconds += span.compile_seconds
+    def __init__(self) -> None:
+        self.seconds = self.compile_seconds = 0.0
+        self.originals = self.others = 0
+        self._counted: set[Hashable] = set()
+        self._tried: dict[Hashable, float] = {}  # seconds, of the experiment at hand
 
-    experiment = jobs[0].experiment
-    original = experiment.find_original()
-    if machine.agree(original is None):
-        if any(job.entry[0].uses_original for job in jobs):
-            add("original", lambda listen: experiment.train_original(keys.original(0), listen), 1)
-        original = jax.jit(experiment.model.init)(keys.original(0))  # the steps take as long as with a trained one
-    for name in dict.fromkeys(job.method for job in jobs):
-        same = [job for job in jobs if job.method == name]
-        add(name, functools.partial(_unlearn, same[0], original or {}), len(same))
-    return total
+    def add(self, jobs: Sequence[Job], curves: Sequence[Curve] = ()) -> None:
+        """Counts work on one experiment.
+
+        Args:
+          jobs: those that lack their result or an audit.
+          curves: relearning to do.
+
+        Raises:
+          UsageError: a method's settings do not go with the data.
+        """
+        self._tried.clear()
+        for job in jobs:
+            if machine.agree(job.read() is None):
+                self._job(job)
+            for name in audit.lacking(job):
+                self._audit(job, name)
+        for job, settings in curves:
+            self._job(job)
+            self._relearning(job, job.split()[1], settings)
+            self._images(job, (settings.epochs + 1) * _all_images(job))
+
+    # --- what there is to do --------------------------------------------------------------------------------------
+
+    def _job(self, job: Job) -> None:
+        """A job's model, if it is not kept by then, and measuring it the first time."""
+        again, made = self._again("job", job.path()), machine.agree(job.read() is not None)
+        if job.experiment.config.keep_models if again else machine.agree(made and job.model_path.exists()):
+            return
+        method, settings = job.entry
+        if method.uses_original:
+            self._original(job.experiment)
+
+        def unlearn(listen: loop.Listener) -> object:  # the problem is made here, so that no two are held at once
+            problem = job.problem(_untrained(job.experiment) if method.uses_original else {})
+            return method.unlearn(keys.method(job.seed, job.method), problem, settings, progress=listen)
+
+        self._spend((job.method, len(job.experiment.train)), lambda: trial.steps(unlearn))
+        if not made and not again:
+            self._images(job, _all_images(job))
+
+    def _original(self, experiment: Experiment, audit: str | None = None, number: int = 0) -> None:
+        """An original model, if it was not trained before."""
+        settings = experiment.original_settings(audit, number)
+        if self._again(digest(settings)) or machine.agree(experiment.find_original(audit, number) is not None):
+            return
+        self.originals += 1
+
+        def train(listen: loop.Listener) -> object:
+            return experiment.train_original(keys.original(0), listen)
+
+        self._spend(("original", len(experiment.train)), lambda: trial.steps(train))
+
+    def _audit(self, job: Job, name: AuditName) -> None:
+        """An audit of a job, with the populations that it lacks."""
+        experiment, (forget, _) = job.experiment, job.split()
+        self._job(job)
+        for models in populations(job, name):
+            self._population(models)
+        asked = len(forget)  # for the histogram
+        if name == "paper":
+            classes, test = experiment.task.classes, experiment.test
+            asked += len(forget) + len(test) + (membership.learned(len(test)) if len(test) >= membership.LEAST else 0)
+            self._spend((name,), lambda: trial.attacks(job.problem({}), test, classes))
+        elif name == "klom":
+            count = experiment.config.audits.models
+            self._job(dataclasses.replace(job, method="retrain"))
+            self._original(experiment)
+            self._relearning(job, forget, experiment.config.relearning(1))  # how much it takes depends on the model
+            asked += 3 * len(forget)
+            self._spend((name,), lambda: trial.klom(count, len(forget), _all_images(job)))
+        else:
+            self._spend((name,), lambda: trial.u_lira(deal(job)))
+        self._images(job, asked)
+
+    def _population(self, models: Population) -> None:
+        """The models of a population that are missing, and asking them."""
+        job = models.job
+        method, _ = job.entry
+        for number in models.missing():
+            if self._again(digest(models.what), number):
+                continue
+            self.others += 1
+            if method.uses_original:
+                self._original(job.experiment, models.audit, models.originals[number])
+
+            def make(listen: loop.Listener, number: int = number) -> object:
+                original = _untrained(job.experiment) if method.uses_original else {}
+                return models.make_one(*models.given(number, original), progress=listen)
+
+            self._spend((job.method, len(job.experiment.train)), lambda: trial.steps(make))
+            self._images(job, models.examples)
+
+    def _relearning(self, job: Job, examples: Examples, settings: TrainSettings) -> None:
+        """Training a job's model on, every member of it."""
+
+        def relearn(listen: loop.Listener) -> object:
+            key, predictor = keys.relearn(job.seed), _predictor(job.experiment)
+            return relearning.curve(key, predictor, examples, settings, lambda _: None, progress=listen)
+
+        self._spend(("relearning", len(examples), settings), lambda: trial.steps(relearn), _members(job))
+
+    def _images(self, job: Job, count: int) -> None:
+        """Asking a job's model about so many images."""
+        experiment = job.experiment
+        work = lambda: trial.image(_predictor(experiment), experiment.test)  # noqa: E731
+        self._spend(("image",), work, count * _members(job))
+
+    # --- how it is counted ----------------------------------------------------------------------------------------
+
+    def _again(self, *what: Hashable) -> bool:
+        """Whether something was counted before; it now is."""
+        before = what in self._counted
+        self._counted.add(what)
+        return before
+
+    def _spend(self, what: tuple[Hashable, ...], work: Callable[[], machine.Span], times: int = 1) -> None:
+        """Adds what work takes, tried where that is not known yet; the first of its names stands in errors."""
+        if what not in self._tried:
+            try:
+                span = work()
+            except ValueError as error:
+                raise UsageError(f"{what[0]}: {error}") from error
+            self._tried[what] = span.seconds
+            self.compile_seconds += span.compile_seconds
+        self.seconds += self._tried[what] * times
 
 
-def _unlearn(job: Job, original: Variables, listen: loop.Listener) -> object:
-    """What a job's method does. The problem is made here, so that no two of them are held at once."""
+def _all_images(job: Job) -> int:
+    """What the accuracies of a job are measured on."""
+    return len(job.experiment.train) + len(job.experiment.test)
+
+
+def _members(job: Job) -> int:
     method, settings = job.entry
-    return method.unlearn(keys.method(job.seed, job.method), job.problem(original), settings, progress=listen)
+    return method.members(settings)
 
 
-class _Enough(Exception):
-    """Ends a trial."""
+def _untrained(experiment: Experiment) -> Variables:
+    """An original model to try: steps take as long as with a trained one."""
+    return jax.jit(experiment.model.init)(keys.original(0))
 
 
-def trial(work: Callable[[loop.Listener], object], *, least: float = 0.25, steps: int = 8) -> machine.Span:
-    """How long some work with a progress listener will take, from its first steps.
-
-    Args:
-      work: is stopped by an exception out of the listener.
-      least: seconds that the timed steps have to take, so that the clock and the start of the loop do not matter; or
-        `steps` steps, whichever is the later.
-      steps: see `least`.
-
-    Returns:
-      Seconds a step, times all steps; the first step is not timed. And what was spent on compiling.
-
-    Raises:
-      ValueError: what the work is given does not go together.
-    """
-    began: list[tuple[int, float]] = []  # step and working time of the first call
-    found = 0.0
-    start = time.perf_counter()
-
-    with machine.measure() as span:
-
-        def listen(told: loop.Progress) -> None:
-            nonlocal found
-            jax.block_until_ready(told.metrics)
-            now = time.perf_counter() - start - span.compile_seconds  # a ragged last batch compiles later on
-            if not began:
-                began.append((told.step, now))
-                return
-            done, seconds = told.step - began[0][0], now - began[0][1]
-            found = seconds / done * told.steps
-            if machine.agree(seconds >= least and done >= steps):  # all processes of one command stop at one step
-                raise _Enough
-
-        try:
-            work(listen)
-        except ValueError:  # bad input, found before any work starts
-            raise
-        except _Enough:
-            pass
-        except Exception:  # it will fail again in the job, where it is noted and the other jobs go on
-            if jax.process_count() > 1:  # the other processes may not have failed, and would wait for this one
-                raise
-    return machine.Span(found, span.compile_seconds)
+def _predictor(experiment: Experiment) -> Predictor:
+    return Predictor((_untrained(experiment),), experiment.model, experiment.config.pipeline)

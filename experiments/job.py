@@ -65,18 +65,20 @@ class Job:
         config, task = self.experiment.config, self.experiment.task
         method, settings = self.entry
         result: store.Settings = {
-            "dataset": config.dataset,
+            **self.experiment.source.settings,
             "limit": config.limit,
             "task": task.name,
             "rows": zlib.crc32(np.asarray(task.rows, np.int64).tobytes()) if task.rows else None,
             "seed": self.seed,
             "train_metrics": config.train_metrics,
-            "model": dataclasses.asdict(config.model),
+            "model": self.experiment.model_settings,
             "pipeline": plain(config.pipeline),
             self.method: plain(settings),
         }
         if config.validation:
             result["validation"] = config.validation
+        if names := task.names(self.experiment.source.classes):
+            result["classes"] = names
         if method.uses_original:
             result["original"] = self.experiment.original_settings()
         return result
@@ -85,8 +87,9 @@ class Job:
 
     def path(self, extra: store.Extra | None = None) -> Path:
         """Where the result belongs; the model lies beside it."""
-        config = self.experiment.config
-        return store.path(config.out, config.dataset, self.experiment.task.name, self.method, self.seed, extra)
+        experiment = self.experiment
+        out, folder, task = experiment.config.out, experiment.folder, experiment.task.name
+        return store.path(out, folder, task, self.method, self.seed, extra)
 
     def read(self, extra: store.Extra | None = None) -> store.Result | None:
         """The result, None where there is none; a damaged one is set aside.
@@ -113,7 +116,7 @@ class Job:
 
     def kept(self) -> Predictor | None:
         """The unlearned model of an earlier command, None where it was not kept; a damaged one is set aside."""
-        where = self._model_path
+        where = self.model_path
         try:
             return checkpoint.load(where, self.experiment.model, self.settings()) if where.exists() else None
         except checkpoint.CheckpointError as error:
@@ -121,7 +124,8 @@ class Job:
             return None
 
     @property
-    def _model_path(self) -> Path:
+    def model_path(self) -> Path:
+        """Where the unlearned model is kept, beside the result."""
         return self.path().with_suffix(".model")
 
     # --- the work -------------------------------------------------------------------------------------------------
@@ -146,8 +150,8 @@ class Job:
         """
         if self.experiment.config.keep_models:
             if machine.primary():
-                shutil.rmtree(self._model_path, ignore_errors=True)  # of a process that was killed before its result
-            checkpoint.save(self._model_path, predictor, self.settings())
+                shutil.rmtree(self.model_path, ignore_errors=True)  # of a process that was killed before its result
+            checkpoint.save(self.model_path, predictor, self.settings())
         if not machine.agree(self.read() is None):
             return
         metrics = self.accuracies(predictor)

@@ -2,6 +2,7 @@
 
     the seed of a job         split, method/<method>, measure, relearn, audit/<audit>,
                               population/<audit>/<method>/<number>
+    the seed of a deletion    deletion
     the seed of the original  original, original/<audit>/<number>, lira/halves, audit/lira, validation,
                               population/lira/<method>/<half>/<number>
 
@@ -48,6 +49,11 @@ def population(seed: int, audit_name: str, method_name: str, number: int | str) 
     return named(seed, f"population/{audit_name}/{_base(method_name)}/{number}")
 
 
+def deletion(seed: int) -> jax.Array:
+    """All that a deletion draws; `camu_jax.deletion` splits it."""
+    return named(seed, "deletion")
+
+
 def original(seed: int, audit_name: str | None = None, number: int = 0) -> jax.Array:
     """The training of the original model, or of one of an audit's own original models."""
     return named(seed, "original" if audit_name is None else f"original/{audit_name}/{number}")
@@ -65,3 +71,8 @@ def validation(seed: int) -> jax.Array:
 
 def _base(method_name: str) -> str:
     return method_name.partition(":")[0]
+
+
+def trial() -> jax.Array:
+    """Of what is tried or only looked at, such as the shapes of a model: no result comes of it."""
+    return jax.random.key(0)

@@ -36,17 +36,16 @@ def run(options: RelearnConfig) -> None:
     """Relearns every job that has no curve yet, then draws all of them."""
     experiment = open_experiment(options)
     pieces = [curve.piece(job, options.relearn) for job in jobs_of(experiment)]
-    todo = [piece.subject for piece in pieces if piece.todo()]
-    estimate.announce([piece.subject for piece in pieces], todo, uncounted=["relearning"])
+    todo = [(piece.subject, options.relearn) for piece in pieces if piece.todo()]
+    estimate.announce([piece.subject for piece in pieces], [], todo)
     grid.run(pieces)
     curves: dict[str, list[list[float]]] = {method: [] for method in options.methods}
     for piece in pieces:
         result = piece.subject.read(curve.extra_of(options.relearn))
         assert result is not None
         curves[piece.subject.method].append(reporting.differences(result["curve"]))
-    title = f"{options.dataset}, {experiment.task.name}"
     label = "R_ts - F_ts (points)" if experiment.task.classes else "R_tr - F_tr (points)"
-    for path in reporting.draw_relearning(pieces[0].path.parents[1], curves, title, label):
+    for path in reporting.draw_relearning(pieces[0].path.parents[1], curves, experiment.title, label):
         console.say(f"drawn: {path}")
 
 

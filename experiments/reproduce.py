@@ -129,7 +129,8 @@ def config_of(options: ReproduceOptions, part: Part) -> config.Config:
     """
     common = {field.name: getattr(options, field.name) for field in dataclasses.fields(config.Common)}
     chosen = config.Config(dataset=part.dataset, task=part.task, methods=part.methods, **common)
-    return config.check(config.changed(config.with_defaults(chosen, chosen), options.set))
+    wanted = config.changed(chosen, options.set)  # --set model.size=small decides the defaults of the others
+    return config.check(config.changed(config.with_defaults(wanted, chosen), options.set))
 
 
 def pieces(experiment: Experiment, part: Part, options: ReproduceOptions) -> list[grid.Piece[Job]]:
@@ -138,7 +139,7 @@ def pieces(experiment: Experiment, part: Part, options: ReproduceOptions) -> lis
     results = [audit.piece(job) for job in jobs]
     if not part.relearned:
         return results
-    settings = dataclasses.replace(experiment.config.original, epochs=options.relearn_epochs)
+    settings = experiment.config.relearning(options.relearn_epochs)
     return results + [curve.piece(job, settings) for job in jobs if ":" not in job.method]
 
 
@@ -147,10 +148,10 @@ def goals(options: ReproduceOptions) -> list[fleet.Goal]:
     found = []
     for part in parts(options):
         chosen = config_of(options, part)
-        extra = curve.extra_of(dataclasses.replace(chosen.original, epochs=options.relearn_epochs))
+        extra = curve.extra_of(chosen.relearning(options.relearn_epochs))
         for seed in chosen.seeds:
             for method in part.methods:
-                name = (options.out, part.dataset, part.task, method, seed)
+                name = (options.out, chosen.folder(part.dataset), part.task, method, seed)
                 found.append(fleet.Goal(store.path(*name), chosen.audit))
                 if part.relearned and ":" not in method:
                     found.append(fleet.Goal(store.path(*name, extra)))
@@ -196,28 +197,31 @@ def run(options: ReproduceOptions) -> int:
 
     plan: list[tuple[int, int]] = []  # the part, and the number of the piece within it
     failed: list[str] = []
-    total, seconds = 0, 0.0
+    total, expected = 0, estimate.Estimate()
     for number, part in enumerate(chosen):
         try:
             experiment = open_experiment(configs[number])
         except DataError as error:
-            failed.append(f"{part.dataset}, {part.task}: {error}")
+            failed.append(f"{configs[number].label(part.dataset)}, {part.task}: {error}")
             continue
         every = pieces(experiment, part, options)
         todo = [k for k, piece in enumerate(every) if piece.todo()]
         if todo:
             prepare_folders(configs[number])
         jobs = jobs_of(experiment)
-        failed += _failures(part, jobs)
-        unmade = [job for job in jobs if job.read() is None]
-        seconds += estimate.estimate(unmade).seconds if first == 0 else 0.0
+        failed += _failures(jobs)
+        if first == 0:
+            results = [every[k].subject for k in todo if every[k].kind != curve.KIND]
+            curves = [every[k].subject for k in todo if every[k].kind == curve.KIND]
+            settings = experiment.config.relearning(options.relearn_epochs)
+            expected.add(results, [(job, settings) for job in curves])
         plan += [(number, k) for k in todo]
         total += len(every)
     console.say(f"{len(plan)} of {total} results to make on {machine.device_name()}")
     if advice := machine.advice():
         console.warn(advice)
-    if seconds:
-        console.say(f"about {machine.words(seconds)} for one process; audits, relearning and compilation not counted")
+    if expected.seconds:
+        console.say(f"about {machine.words(expected.seconds)} for one process; compilation not counted")
 
     held, done, opened = 0, 0, -1
     begin = len(plan) * first // count
@@ -235,12 +239,12 @@ def run(options: ReproduceOptions) -> int:
                     partners = piece.partners(every)
                     ours = [p for p in partners if claimed.enter_context(store.claim(p.path, wait=False))]
                     grid.make([piece, *ours])
-                    failed += _failures(chosen[number], [p.subject for p in (piece, *ours)])
+                    failed += _failures([p.subject for p in (piece, *ours)])
                 done += 1
                 _error_file(piece.path).unlink(missing_ok=True)
             except Exception as error:  # whatever it was, the other results are made
                 store.write_text(_error_file(piece.path), traceback.format_exc())
-                what = f"{chosen[number].dataset}, {chosen[number].task}, {piece.subject}"
+                what = f"{configs[number].label(chosen[number].dataset)}, {chosen[number].task}, {piece.subject}"
                 failed.append(f"{what}: {type(error).__name__}: {error}; see {_error_file(piece.path)}")
                 console.fail(failed[-1])
     failed = list(dict.fromkeys(failed))  # a job comes again with its curve
@@ -250,9 +254,9 @@ def run(options: ReproduceOptions) -> int:
     return 1 if failed else 0
 
 
-def _failures(part: Part, jobs: Sequence[Job]) -> list[str]:
+def _failures(jobs: Sequence[Job]) -> list[str]:
     """A line for each job whose method has destroyed its model."""
-    return [f"{part.dataset}, {part.task}, {job} failed: {why}" for job in jobs if (why := job.failure())]
+    return [f"{job.experiment.title}, {job} failed: {why}" for job in jobs if (why := job.failure())]
 
 
 def _error_file(path: Path) -> Path:

@@ -67,6 +67,7 @@ def run(options: RunConfig) -> int:
 def print_table(jobs: Sequence[Job]) -> None:
     """Prints the final table, a row a method, and above it what it shows."""
     options, task = jobs[0].experiment.config, jobs[0].experiment.task.name
+    small = options.model.size == "small"
     results = {method: [r for job in jobs if job.method == method and (r := job.read())] for method in options.methods}
     every = [r for of_seeds in results.values() for r in of_seeds]
     sound = [r for r in every if "failed" not in r] or every  # those that failed have no audit
@@ -81,9 +82,10 @@ def print_table(jobs: Sequence[Job]) -> None:
     with_paper = any(figure is not None for figure in printed.values())
     seeds = max(len(of_seeds) for of_seeds in results.values())
     over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
-    below = ["the difference to Retrain"] * ("retrain" in results) + ["the paper's own figure"] * with_paper
+    figure = "the paper's own figure" + ", of the full ResNet-18" * small
+    below = ["the difference to Retrain"] * ("retrain" in results) + [figure] * with_paper
     console.say(
-        f"\n{options.dataset}, {task}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}"
+        f"\n{jobs[0].experiment.title}: percent, {over}{'; below: ' if below else ''}{', and '.join(below)}"
         f"{'; * on cores that other work shared' if shared else ''}"
     )
     Console(width=max(console.console.width, _WIDEST), highlight=False).print(_result_table(results, metrics, printed))

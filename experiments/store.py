@@ -84,6 +84,21 @@ class Result(Timing, total=False):
     digest: str
 
 
+def model_name(model: Settings) -> str:
+    """The model of a result where it is not the paper's: `small ResNet-18`, `width 2`; empty where it is.
+
+    Args:
+      model: the settings of a model.
+    """
+    if model.get("size") == "small":
+        return SMALL
+    return f"width {model['width']}" if model.get("width") is not None else ""
+
+
+SMALL = "small ResNet-18"
+"""What tables and headings call the model of `--model.size=small`."""
+
+
 class DamagedResult(ValueError):
     """A result file is not what `write` made."""
 

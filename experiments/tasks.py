@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +50,15 @@ class Task:
             return splits.split(train, self._rows(key, train))
         except ValueError as error:
             raise ValueError(f"task {self.name}: {error}") from None
+
+    def names(self, classes: Sequence[str]) -> list[str]:
+        """What the removed classes of a `class` task are called; empty where they have only numbers."""
+        return [] if tuple(classes) == tuple(map(str, range(len(classes)))) else [classes[k] for k in self.classes]
+
+    def title(self, classes: Sequence[str]) -> str:
+        """The name for headings: `class3 (Dress)` where the classes have names."""
+        names = self.names(classes)
+        return f"{self.name} ({', '.join(names)})" if names else self.name
 
     def _rows(self, key: jax.Array, train: Examples) -> splits.Rows:
         if self.kind == "data":

@@ -232,6 +232,28 @@ def test_a_part_of_the_data_is_not_compared_with_the_paper(tmp_path):
     assert list(tables_of(made(tmp_path))) == ["Digit (limit 400): further measurements"]
 
 
+def test_the_small_model_stands_beside_the_paper_as_what_it_is(tmp_path):
+    """In rows of its own, and in no average of the full one."""
+    small = {"model": {"architecture": "resnet18", "width": None, "size": "small"}}
+    for folder, settings, lower in (("c10", {}, 0), ("c10-small", small, 2)):
+        write(tmp_path, folder, "data10", "retrain", 0, data(95 - lower, 90, 90), settings=settings)
+        write(tmp_path, folder, "data10", "camu", 0, data(94 - lower, 91, 90), settings=settings)
+    write(tmp_path, "c100", "data10", "camu", 0, data(1, 2, 3), settings={"model": {"width": 8}})
+    text = made(tmp_path)
+    tables = tables_of(text)
+    rows = tables[ACCURACIES]
+    assert [data for data, metric in rows if metric == "R_tr"] == ["C10", "C10 (small ResNet-18)"]
+    assert rows["C10 (small ResNet-18)", "R_tr"]["CaMU"][0] == "92.00"
+    paper = {rows[name, "R_tr"]["CaMU"][1] for name in ("C10", "C10 (small ResNet-18)")}
+    assert len(paper) == 1 and paper.pop().startswith("paper ")
+    for title in ("Average distance to Retrain", "Average distance to Retrain, small ResNet-18"):
+        row = tables[title]["CaMU",]
+        assert row["accuracies, ours"] == ["0.67"] and row["entries"] == ["3"]  # 1, 1 and 0
+    of_camu = tables["CaMU: average difference to the paper's figures"]
+    assert list(of_camu) == [("C10",), ("C10 (small ResNet-18)",)] and "C100 (width 8): further measurements" in tables
+    assert not any("C10 (small" in title for title in tables) and "accuracy-c10-small-resnet-18-data10" in text
+
+
 class Page(html.parser.HTMLParser):
     """Checks nesting, and gathers headings, ids, links and the rest that a browser would follow."""
 

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import config, machine, store
+from experiments import UsageError, config, machine, reproduce, store
+from experiments.experiment import plain
 from experiments.run import RunConfig, main
 
 REPO = Path(__file__).resolve().parent.parent
@@ -207,6 +210,59 @@ def test_presets_and_settings_come_from_the_table():
     camu = config.parse(argv, RunConfig(), "run.py").settings["camu"]
     assert camu.epochs == 7 and camu.kl_reduction == "mean" and camu.ce_learning_rate == 1e-3
     assert config.parse(["--dataset=c10"], RunConfig(), "run.py").original.epochs == 20
+
+
+@pytest.fixture
+def small():
+    return config.parse(["--dataset=c10", "--model.size=small"], RunConfig(), "run.py")
+
+
+def test_the_small_model_has_settings_a_folder_and_a_label_of_its_own(small):
+    full = config.parse(["--dataset=c10"], RunConfig(), "run.py")
+    assert (small.folder("c10"), small.label("c10")) == ("c10-small", "c10 (small ResNet-18)")
+    assert (full.folder("c10"), full.label("c10")) == ("c10", "c10")
+    assert (small.original.schedule, full.original.schedule) == ("one_cycle", "constant")
+    retrain = small.settings["retrain"]
+    assert all(getattr(retrain, field.name) == getattr(small.original, field.name) for field in fields(small.original))
+    shapes = jax.eval_shape(small.model.build(10, (32, 32, 3)).init, jax.random.key(0))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 701_466
+    relearning = small.relearning(3)
+    assert (relearning.epochs, relearning.schedule) == (3, "constant")
+    assert relearning.learning_rate == small.original.learning_rate / 10
+    assert full.relearning(3) == replace(full.original, epochs=3)
+
+
+def test_the_settings_of_the_full_model_are_those_of_older_results(small):
+    """Which name neither a size nor a schedule."""
+    full = config.parse(["--dataset=c10"], RunConfig(), "run.py")
+    names = {"architecture": "resnet18", "width": None, "stem": "3x3", "compute": "float32"}
+    assert plain(full.model) == names and plain(small.model) == {**names, "size": "small"}
+    assert plain(full.original) == {"epochs": 20, "batch_size": 32, "learning_rate": 5e-5, "l2": 1e-4}
+    assert plain(small.original)["schedule"] == "one_cycle"
+
+
+@pytest.mark.parametrize("dataset", ["digit", "tiny"])
+def test_there_is_no_small_cnn(dataset, capsys):
+    assert main([f"--dataset={dataset}", "--model.size=small"]) == 2
+    assert capsys.readouterr().err == f"error: model.size is small; allowed with {dataset}: full\n"
+    part = reproduce.Part(dataset, "data10", ("camu",), False)
+    with pytest.raises(UsageError, match="model.size is small"):
+        reproduce.config_of(reproduce.ReproduceOptions(set=("model.size=small",)), part)
+
+
+def test_a_width_is_not_small(small, capsys):
+    assert main(["--dataset=c10", "--model.size=small", "--model.width=32"]) == 2
+    assert "allowed with model.size small: none" in " ".join(capsys.readouterr().err.split())
+    assert replace(small, model=replace(small.model, size="full", width=16)).label("c10") == "c10 (width 16)"
+
+
+def test_set_chooses_the_small_model_with_its_settings(small):
+    part = reproduce.Part("c10", "data10", ("camu",), True)
+    options = reproduce.ReproduceOptions(set=("model.size=small", "camu.epochs=3"), datasets=("c10",), tables=(2,))
+    chosen = reproduce.config_of(options, part)
+    assert chosen.original == small.original and chosen.model == small.model
+    assert chosen.settings["camu"] == replace(small.settings["camu"], epochs=3)
+    assert {goal.path.parts[-4] for goal in reproduce.goals(options)} == {"c10-small"}
 
 
 def test_difference_names_the_first_setting():

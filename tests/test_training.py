@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from camu_jax import Examples, Pipeline, Predictor, TrainSettings, accuracy, evaluate, train
-from camu_jax.optimizers import adam_l2, sgd_l2
+from camu_jax import Examples, Pipeline, Predictor, TrainSettings, accuracy, evaluate, loop, train
+from camu_jax.optimizers import adam_l2, one_cycle, sgd_l2
 from camu_jax.training import TrainState, train_step
 from tests.helpers import (
     NORMED,
@@ -94,6 +94,33 @@ def test_a_schedule_takes_the_place_of_the_learning_rate(key):
     assert_close(train(key, PLAIN, D, QUICK, optimizer=lambda count: 0.01), train(key, PLAIN, D, QUICK))
 
 
+@pytest.mark.parametrize("steps", [1, 3, 10, 100])
+def test_one_cycle_rises_and_falls(steps):
+    """Of a constant gradient Adam's update is the learning rate."""
+    optimizer = TrainSettings(schedule="one_cycle", learning_rate=0.5, l2=0.0).optimizer(steps)
+    params = jnp.zeros(())
+    state, rates = optimizer.init(params), []
+    for _ in range(steps):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        rates.append(-float(update))
+    top = rates.index(max(rates))
+    assert top == int(0.3 * steps) and rates[top] == pytest.approx(0.5, rel=1e-3)
+    assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert min(rates) >= 0 and (steps < 100 or (rates[0] < 0.03 and rates[-1] < 0.001))
+
+
+def test_one_cycle_is_of_the_whole_training(key):
+    """And compiles a step once, whenever it is asked for again."""
+    cycle = replace(QUICK, schedule="one_cycle")
+    schedule = one_cycle(QUICK.learning_rate, 6)
+    found = train(key, PLAIN, D, cycle)
+    chex.assert_trees_all_equal(found, train(key, PLAIN, D, QUICK, optimizer=schedule))
+    assert differ(found["params"], train(key, PLAIN, D, QUICK)["params"])
+    compiled = loop._single._cache_size()
+    train(key, PLAIN, D, cycle)
+    assert loop._single._cache_size() == compiled
+
+
 def test_progress_is_called_after_every_step(key):
     heard = []
     train(key, PLAIN, D, QUICK, progress=heard.append)
@@ -114,6 +141,11 @@ def test_the_cnn_learns_real_digits(cnn, trained, digits, tiny):
 def test_bad_settings_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; allowed: a finite number >= "):
         TrainSettings(**{name: value})
+
+
+def test_an_unknown_schedule_is_named():
+    with pytest.raises(ValueError, match="schedule is 'triangle'; allowed: constant, one_cycle"):
+        TrainSettings(schedule="triangle")
 
 
 def test_bad_examples_are_named(key):

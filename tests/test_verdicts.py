@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from camu_jax.audits import verdicts
-from camu_jax.audits.verdicts import Verdict
+from camu_jax.audits.verdicts import Unseen, Verdict
 
 
 def _never(models, rows, seed=0):
@@ -75,3 +75,33 @@ def test_bad_input_is_named(arguments, words):
     assert words in str(error.value) and "allowed" in str(error.value)
     with pytest.raises(ValueError, match="level is 0.5; allowed"):
         verdicts.judge(np.zeros(3), np.zeros(3), np.zeros((4, 3)), level=0.5)
+
+
+def test_unseen_rows_allow_for_models_that_were_trained_otherwise():
+    """Models that are off everywhere are not visible; a row that is off by more than others is."""
+    rng = np.random.default_rng(3)
+    rows, unseen, models = 4000, 4000, 8
+    center = rng.normal(0, 2, rows + unseen)
+    never = center + rng.normal(0, 1, (models, rows + unseen))
+    before, after = center + 2 + rng.normal(0, 3, (2, rows + unseen))  # surer, and of their own mind
+    before[:rows] += 30
+    after[:400] += 30
+    parts = [(a[..., :rows], a[..., rows:]) for a in (before, after, never)]
+    inside, outside = zip(*parts)
+    plainly = verdicts.judge(*inside)
+    assert np.mean(plainly.p_after[400:] < verdicts.LEVEL) > 0.3
+    found = verdicts.judge(*inside, unseen=Unseen(*outside))
+    assert np.all(found.p_after[:400] < verdicts.LEVEL)
+    shares = np.mean(found.p_after[400:] < verdicts.LEVEL), np.mean(found.p_before < verdicts.LEVEL)
+    assert abs(shares[0] - verdicts.LEVEL) < 5 * (verdicts.LEVEL / 3600) ** 0.5 and shares[1] == 1
+    null = verdicts.evidence(*inside, unseen=Unseen(*outside)).figures["visible"].null
+    assert abs(null - verdicts.LEVEL) < 0.02
+
+
+def test_too_few_or_other_unseen_rows_are_named():
+    never = _never(4, 3)
+    parts = never.mean(0), never.mean(0), never
+    with pytest.raises(ValueError, match="examples in unseen is 39; allowed"):
+        verdicts.judge(*parts, unseen=Unseen(np.zeros(39), np.zeros(39), _never(4, 39)))
+    with pytest.raises(ValueError, match="unseen.never holds 5 models; allowed: 4"):
+        verdicts.judge(*parts, unseen=Unseen(np.zeros(50), np.zeros(50), _never(5, 50)))

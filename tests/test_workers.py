@@ -119,6 +119,37 @@ def test_a_task_of_the_array_runs_its_worker_and_stops_it(tmp_path, monkeypatch)
     assert (tmp_path / "log").read_text() == "True\n"  # a signal to the task's group does not reach it
 
 
+TASK = """
+import signal, sys, types
+from experiments import cluster, workers
+from pathlib import Path
+def at_limit(*_):  # as submitit does it, in the handler of the signal
+    requeued = worker.checkpoint()
+    sys.exit(7 * (requeued.command == worker.command and requeued.process is None))
+sys.modules["submitit"] = types.SimpleNamespace(helpers=types.SimpleNamespace(DelayedSubmission=lambda w: w))
+signal.signal(signal.SIGUSR2, at_limit)
+workers._PATIENCE = 0.5
+worker = cluster.Worker([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]))
+sys.exit(worker())
+"""
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_task_at_its_limit_is_requeued_with_its_command(tmp_path, heeds):
+    """Soon, also where the worker does not heed the signal."""
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    ignore = "" if heeds else "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    script = f"import os, signal, time; {ignore}print(os.getpid(), flush=True); time.sleep(60)"
+    task = subprocess.Popen([sys.executable, "-c", TASK, script, str(log)], cwd=SCRIPT.parents[1])
+    while len(lines := log.read_text().split()) < 2:
+        assert task.poll() is None
+        time.sleep(0.02)
+    task.send_signal(signal.SIGUSR2)
+    assert task.wait(30) == 7 and lines[0] == "before"
+    assert not Path("/proc", lines[1]).exists()
+
+
 @pytest.mark.skipif(len(fleet.cores()) < 2, reason="two workers need two cores")
 def test_two_workers_make_everything_once_and_end_on_a_signal(flags, tmp_path):
     def started(*more):

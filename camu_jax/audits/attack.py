@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,20 @@ _SIGNALS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "entropy": lambda logits, y: signals.entropy(logits),
     "modified_entropy": signals.modified_entropy,
 }
+
+
+class Said(NamedTuple):
+    """What one model says of all that the attacks look at: logits.
+
+    Attributes:
+      forget: of the forget set, `[F, C]`.
+      test: of the test set, `[T, C]`.
+      member: of the retained examples that the attacker learns from, `[M, C]`; None where nobody learns.
+    """
+
+    forget: np.ndarray
+    test: np.ndarray
+    member: np.ndarray | None
 
 
 def audit(
@@ -58,28 +72,68 @@ def audit(
         attacker learns from; or a model has another number of classes, or outputs that are not finite.
     """
     problem.validate()
-    _check(problem, test)
-    rows_key, paper_key, loss_key = jax.random.split(key, 3)
+    check(problem, test)
+    comparable(test, classes)
+    rows = chosen(key, len(problem.forget), len(problem.retain), len(test))
+    said = ask("predictor", predictor, problem, test, rows)
+    reference = None if null is None else ask("null", null, problem, test, rows)
+    return judge(key, said, problem.forget.y, test.y, rows, null=reference, classes=classes)
 
+
+def chosen(key: jax.Array, forget: int, retain: int, test: int) -> membership.Rows | None:
+    """The rows that the paper's attack learns from; None where the test set is too small for it.
+
+    Args:
+      key: as for `audit`.
+      forget: size of the forget set.
+      retain: size of the retain set.
+      test: size of the test set.
+    """
+    return (
+        membership.paper_rows(jax.random.split(key, 3)[0], forget, retain, test) if test >= membership.LEAST else None
+    )
+
+
+def judge(
+    key: jax.Array,
+    said: Said,
+    forget_y: Any,
+    test_y: Any,
+    rows: membership.Rows | None,
+    *,
+    null: Said | None = None,
+    classes: Sequence[int] = (),
+) -> Evidence:
+    """The attacks of `audit` on what models said.
+
+    Args:
+      key: as for `audit`.
+      said: by the unlearned model, of `ask`.
+      forget_y: labels of the forget set, `[F]`.
+      test_y: labels of the test set, `[T]`.
+      rows: of `chosen`, with the same key.
+      null: what a retrained model said.
+      classes: as for `audit`.
+
+    Returns:
+      As `audit`.
+    """
+    _, paper_key, loss_key = jax.random.split(key, 3)
+    forget_y, test_y = jnp.asarray(forget_y), jnp.asarray(test_y)
     # Of the first test examples the attacker learns what non-members look like; the others stand beside the forget set.
-    compared = comparable(test, classes)
-    rows = None
-    if len(test) >= membership.LEAST:
-        rows = membership.paper_rows(rows_key, len(problem.forget), len(problem.retain), len(test))
+    compared = _comparable(np.asarray(test_y), classes)
 
-    def figures(said: _Said) -> dict[str, Estimate]:
-        found = _paper(paper_key, said, rows, compared) if rows is not None else {}
-        return found | _signals(loss_key, said, problem.forget.y, test.y, compared)
+    def figures(of: Said) -> dict[str, Estimate]:
+        found = _paper(paper_key, of, rows, compared) if rows is not None else {}
+        return found | _signals(loss_key, of, forget_y, test_y, compared)
 
-    said = _ask("predictor", predictor, problem, test, rows)
     found = figures(said)
     if null is not None:
-        reference = _ask("null", null, problem, test, rows)
-        for name, level in figures(reference).items():  # sets of the same sizes: the same figures
+        for name, level in figures(null).items():  # sets of the same sizes: the same figures
             found[name] = found[name]._replace(null=level.value)
-        distance = divergence.jensen_shannon(said.forget, reference.forget)
+        distance = divergence.jensen_shannon(said.forget, null.forget)
         found["js_forget"] = estimates.mean(distance, lowest=0.0, highest=math.log(2))
-    return Evidence(found, _notes(found, len(problem.forget), len(compared)))
+    return Evidence(found, _notes(found, len(forget_y), len(compared)))
 
 
 def comparable(test: Examples, classes: Sequence[int] = ()) -> np.ndarray:
@@ -95,20 +149,28 @@ def comparable(test: Examples, classes: Sequence[int] = ()) -> np.ndarray:
     Raises:
       ValueError: there is none.
     """
-    first = membership.learned(len(test)) if len(test) >= membership.LEAST else 0
-    compared = np.arange(first, len(test))
+    return _comparable(np.asarray(test.y), classes)
+
+
+def _comparable(test_y: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    first = membership.learned(len(test_y)) if len(test_y) >= membership.LEAST else 0
+    compared = np.arange(first, len(test_y))
     if len(classes):
-        compared = compared[np.isin(np.asarray(test.y)[compared], list(classes))]
+        compared = compared[np.isin(test_y[compared], list(classes))]
     if not len(compared):
         raise ValueError(
-            f"test has no example of the classes {tuple(classes)} among its last {len(test) - first}; "
+            f"test has no example of the classes {tuple(classes)} among its last {len(test_y) - first}; "
             "allowed: a test set with examples to compare the forget set with"
         )
     return compared
 
 
-def _check(problem: Problem, test: Examples) -> None:
-    """Refuses a test set that does not belong to the problem."""
+def check(problem: Problem, test: Examples) -> None:
+    """Refuses a test set that does not belong to the problem.
+
+    Raises:
+      TypeError, ValueError: as `Examples.validate`, or its inputs or its number of classes are others.
+    """
     test.validate("test")
     forget = problem.forget
     if test.x.shape[1:] != forget.x.shape[1:] or test.x.dtype != forget.x.dtype:
@@ -122,16 +184,19 @@ def _check(problem: Problem, test: Examples) -> None:
         )
 
 
-class _Said(NamedTuple):
-    """Logits of one model: of the forget set, of the test set, and of the retained examples that the attacker sees."""
+def ask(name: str, predictor: Predictor, problem: Problem, test: Examples, rows: membership.Rows | None) -> Said:
+    """Runs a model on all that the attacks look at.
 
-    forget: np.ndarray
-    test: np.ndarray
-    member: np.ndarray | None
+    Args:
+      name: what the caller calls the model; it opens every message.
+      predictor: the model. Of an ensemble the mean probabilities count.
+      problem: as for `audit`.
+      test: as for `audit`.
+      rows: of `chosen`.
 
-
-def _ask(name: str, predictor: Predictor, problem: Problem, test: Examples, rows: membership.Rows | None) -> _Said:
-    """Runs the model on all that the attacks look at; `name` is what the caller calls it."""
+    Raises:
+      ValueError: another number of classes, or outputs that are not finite.
+    """
     mean = dataclasses.replace(predictor, aggregate="mean")  # votes have too few levels
 
     def ask(examples: Examples) -> np.ndarray:
@@ -146,10 +211,10 @@ def _ask(name: str, predictor: Predictor, problem: Problem, test: Examples, rows
         return logits
 
     member = None if rows is None else ask(problem.retain[jnp.asarray(rows.member)])
-    return _Said(ask(problem.forget), ask(test), member)
+    return Said(ask(problem.forget), ask(test), member)
 
 
-def _paper(key: jax.Array, said: _Said, rows: membership.Rows, compared: np.ndarray) -> dict[str, Estimate]:
+def _paper(key: jax.Array, said: Said, rows: membership.Rows, compared: np.ndarray) -> dict[str, Estimate]:
     assert said.member is not None
     return membership.paper(
         key,
@@ -162,7 +227,7 @@ def _paper(key: jax.Array, said: _Said, rows: membership.Rows, compared: np.ndar
 
 
 def _signals(
-    key: jax.Array, said: _Said, forget_y: jax.Array, test_y: jax.Array, compared: np.ndarray
+    key: jax.Array, said: Said, forget_y: jax.Array, test_y: jax.Array, compared: np.ndarray
 ) -> dict[str, Estimate]:
     """Areas under the curve of one number an example, and the loss attack where both sides can be cut in two."""
     found = {}

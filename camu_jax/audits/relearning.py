@@ -7,7 +7,6 @@ from typing import TypeVar
 import jax
 
 from camu_jax import _validate, evaluate, loop
-from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Predictor
 from camu_jax.training import TrainSettings, TrainState, train_step
 from camu_jax.types import Examples
@@ -41,8 +40,8 @@ def curve(
       ValueError: there is no example.
     """
     _validate.at_least(1, **{"number of examples": len(examples)})
-    states = _states(predictor, settings)
     stream = loop.Stream(examples, settings.batch_size)
+    states = _states(predictor, settings, settings.epochs * stream.batches)
     total = settings.epochs * len(states) * stream.batches
     history, done = [measure(predictor)], 0
     for epoch in range(settings.epochs):
@@ -61,8 +60,8 @@ def curve(
     return history
 
 
-def _states(predictor: Predictor, settings: TrainSettings) -> list[TrainState]:
-    optimizer = adam_l2(settings.learning_rate, settings.l2)
+def _states(predictor: Predictor, settings: TrainSettings, steps: int) -> list[TrainState]:
+    optimizer = settings.optimizer(steps)
     return [TrainState.create(predictor.model, v, predictor.pipeline, optimizer) for v in predictor.members]
 
 
@@ -101,9 +100,9 @@ def relearn_steps(
       ValueError: the forget set is empty, or `every` is not positive.
     """
     _validate.at_least(1, every=every, **{"number of forget examples": len(forget)})
-    states = _states(predictor, settings)
     stream = loop.Stream(forget, settings.batch_size)
     done, most = 0, settings.epochs * stream.batches
+    states = _states(predictor, settings, most)
     while True:
         predictor = _with_members(predictor, states)
         if evaluate.accuracy(evaluate.outputs(predictor, forget.x).logits, forget.y) >= target:

@@ -57,14 +57,36 @@ class Verdicts(NamedTuple):
     verdict: list[Verdict]
 
 
-def judge(before: np.ndarray, after: np.ndarray, never: np.ndarray, *, level: float = LEVEL) -> Verdicts:
+class Unseen(NamedTuple):
+    """Margins on U examples that no model was trained on, such as a test set.
+
+    Attributes:
+      before: of the original model, `[U]`.
+      after: of the unlearned model, `[U]`.
+      never: of the K models that never saw the forgotten examples, `[K, U]`.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    never: np.ndarray
+
+
+def judge(
+    before: np.ndarray, after: np.ndarray, never: np.ndarray, *, unseen: Unseen | None = None, level: float = LEVEL
+) -> Verdicts:
     """Judges each forgotten example on its own.
+
+    Where the K models were not trained quite as the original was, or unlearning has changed the model everywhere, both
+    stand out on whatever example. `unseen` takes that into account: an example then stands out where it lies further
+    from the K models than all but a share `level` of the unseen ones do. These must be like the forgotten ones.
 
     Args:
       before: margins of the original model, `[N]`; see `population.margins_of`.
       after: margins of the unlearned model, `[N]`.
       never: margins of K models that never saw the examples, `[K, N]`, K at least 3. They must be trained as the
         original model was, on the retain set.
+      unseen: margins of the same models on examples that none of them saw, 2 / `level` or more; None takes the K models
+        as they are.
       level: the significance level of each example's tests, in (0, 1/2). Of N examples that are gone, `level * N` are
         expected to look visible.
 
@@ -72,22 +94,23 @@ def judge(before: np.ndarray, after: np.ndarray, never: np.ndarray, *, level: fl
       `Verdicts`.
 
     Raises:
-      ValueError: shapes differ, fewer than three models, a margin is not finite, or `level` is outside.
+      ValueError: shapes differ, fewer than three models or too few unseen examples, a margin is not finite, or `level`
+        is outside.
     """
-    before, after, never = (np.asarray(a, np.float64) for a in (before, after, never))
-    if never.ndim != 2 or before.shape != never.shape[1:] or after.shape != before.shape:
-        shapes = f"before is {before.shape}, after {after.shape}, never {never.shape}"
-        raise ValueError(f"{shapes}; allowed: [N], [N] and [K, N]")
-    _validate.at_least(3, **{"models in never": len(never)})
-    _validate.at_least(1, **{"examples in never": never.shape[1]})
     if not 0 < level < 0.5:
         raise ValueError(f"level is {level}; allowed: between 0 and 0.5")
-    for name, values in (("before", before), ("after", after), ("never", never)):
-        if not np.all(np.isfinite(values)):
-            raise ValueError(f"{name} holds a margin that is not finite; allowed: finite numbers")
-    above_before = _share_above(before, never)
-    above_after = _share_above(after, never)
-    p_after = 2 * np.minimum(above_after, 1 - above_after)
+    before, after, never = _checked("", before, after, never)
+    above_before, _ = _tails(before, never)
+    above_after, below_after = _tails(after, never)
+    if unseen is not None:
+        of_before, of_after, of_never = _checked("unseen.", *unseen)
+        if len(of_never) != len(never):
+            raise ValueError(f"unseen.never holds {len(of_never)} models; allowed: {len(never)}, those of never")
+        _validate.at_least(2 / level, **{"examples in unseen": len(of_before)})
+        above_before = _rank(above_before, _tails(of_before, of_never)[0])
+        unseen_above, unseen_below = _tails(of_after, of_never)
+        above_after, below_after = _rank(above_after, unseen_above), _rank(below_after, unseen_below)
+    p_after = np.minimum(1, 2 * np.minimum(above_after, below_after))
     memorised, stands_out = above_before < level, p_after < level
     verdict = []
     for known, visible in zip(memorised, stands_out, strict=True):
@@ -96,8 +119,29 @@ def judge(before: np.ndarray, after: np.ndarray, never: np.ndarray, *, level: fl
     return Verdicts(before, after, never.mean(0), lower, above_before, p_after, verdict)
 
 
-def _share_above(margins: np.ndarray, never: np.ndarray) -> np.ndarray:
-    """The predicted share of models that never saw each example with a margin above a given one, `[N]`.
+def _checked(
+    name: str, before: np.ndarray, after: np.ndarray, never: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The margins in double precision; `name` opens the messages."""
+    before, after, never = (np.asarray(a, np.float64) for a in (before, after, never))
+    if never.ndim != 2 or before.shape != never.shape[1:] or after.shape != before.shape:
+        shapes = f"{name}before is {before.shape}, {name}after {after.shape}, {name}never {never.shape}"
+        raise ValueError(f"{shapes}; allowed: [N], [N] and [K, N]")
+    _validate.at_least(3, **{f"models in {name}never": len(never)})
+    _validate.at_least(1, **{f"examples in {name}never": never.shape[1]})
+    for part, values in (("before", before), ("after", after), ("never", never)):
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{name}{part} holds a margin that is not finite; allowed: finite numbers")
+    return before, after, never
+
+
+def _rank(p: np.ndarray, of_unseen: np.ndarray) -> np.ndarray:
+    """How often an example that nobody saw has so small a value, itself counted as one more, `[N]`."""
+    return (1 + np.searchsorted(np.sort(of_unseen), p, side="right")) / (1 + len(of_unseen))
+
+
+def _tails(margins: np.ndarray, never: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The predicted shares of models that never saw each example with a margin above, and below, a given one, `[N]`.
 
     Student's predictive distribution with Smyth's moderated variance (Statistical Applications in Genetics and
     Molecular Biology 2004): as few models estimate variances badly, each is drawn towards that of all examples, by as
@@ -113,7 +157,10 @@ def _share_above(margins: np.ndarray, never: np.ndarray) -> np.ndarray:
     else:
         moderated, degrees = (own * variance + prior * common) / (own + prior), own + prior
     t = (margins - never.mean(0)) / np.sqrt(moderated * (1 + 1 / count))
-    return np.asarray(scipy.special.ndtr(-t) if np.isinf(degrees) else scipy.special.stdtr(degrees, -t))
+    above, below = (
+        scipy.special.ndtr(x) if np.isinf(degrees) else scipy.special.stdtr(degrees, x) for x in (-t, t)
+    )  # either on its own: 1 less the other has no digits far out
+    return np.asarray(above), np.asarray(below)
 
 
 def _prior(variance: np.ndarray, degrees: int) -> tuple[float, float]:
@@ -133,7 +180,9 @@ def _prior(variance: np.ndarray, degrees: int) -> tuple[float, float]:
     return d, float(np.exp(logs.mean() + scipy.special.digamma(d / 2) - np.log(d / 2)))
 
 
-def evidence(before: np.ndarray, after: np.ndarray, never: np.ndarray, *, level: float = LEVEL) -> Evidence:
+def evidence(
+    before: np.ndarray, after: np.ndarray, never: np.ndarray, *, unseen: Unseen | None = None, level: float = LEVEL
+) -> Evidence:
     """How many examples are gone, visible, and were never memorised, with the null level of `visible`.
 
     The null level judges each model that never saw the examples by the others, as if it were the unlearned one.
@@ -142,6 +191,7 @@ def evidence(before: np.ndarray, after: np.ndarray, never: np.ndarray, *, level:
       before: as in `judge`.
       after: as in `judge`.
       never: as in `judge`, of at least four models.
+      unseen: as in `judge`.
       level: as in `judge`.
 
     Returns:
@@ -152,9 +202,15 @@ def evidence(before: np.ndarray, after: np.ndarray, never: np.ndarray, *, level:
       ValueError: as `judge`, or fewer than four models.
     """
     _validate.at_least(4, **{"models in never": len(never)})
-    found = judge(before, after, never, level=level)
+    found = judge(before, after, never, unseen=unseen, level=level)
     count = len(found.verdict)
-    others = [judge(before, never[k], np.delete(never, k, 0), level=level).p_after < level for k in range(len(never))]
+
+    def stands_in(k: int) -> np.ndarray:
+        """Which examples are visible in model k, judged by the others."""
+        others = None if unseen is None else Unseen(unseen.before, unseen.never[k], np.delete(unseen.never, k, 0))
+        return judge(before, never[k], np.delete(never, k, 0), unseen=others, level=level).p_after < level
+
+    others = [stands_in(k) for k in range(len(never))]
     shares = {v: proportion(found.verdict.count(v), count) for v in Verdict}
     stands_out, surer = found.p_after < level, found.after > found.never
     figures = {

@@ -27,22 +27,33 @@ class Method:
       name: in small letters, as folders and flags are called.
       unlearn: `(key, problem, settings, *, progress) -> Predictor`.
       uses_original: whether the original model's parameters influence the result.
+      exact: whether the result is that of training without the forget set, whatever an attack finds.
       one_by_one: `settings -> bool`, whether it decides something outside of JAX, so that `jax.vmap` does not take it.
+      members: `settings -> int`, of how many models its predictor is made.
     """
 
     name: str
     unlearn: Callable[..., Predictor]
     uses_original: bool = True
+    exact: bool = False
     one_by_one: Callable[..., bool] = lambda settings: False
+    members: Callable[..., int] = lambda settings: 1
 
 
 METHODS: dict[type[Settings], Method] = {
-    Retrain: Method("retrain", retrain.unlearn, uses_original=False),
+    Retrain: Method("retrain", retrain.unlearn, uses_original=False, exact=True),
     NegGrad: Method("neggrad", neggrad.unlearn),
     Boundary: Method("boundary", boundary.unlearn),
     BadTeacher: Method("bad_teacher", bad_teacher.unlearn),
     Scrub: Method("scrub", scrub.unlearn, one_by_one=lambda settings: settings.rewind),
-    Sisa: Method("sisa", sisa.unlearn, uses_original=False, one_by_one=lambda settings: True),
+    Sisa: Method(
+        "sisa",
+        sisa.unlearn,
+        uses_original=False,
+        exact=True,
+        one_by_one=lambda settings: True,
+        members=lambda settings: settings.shards,
+    ),
     Unroll: Method("unroll", unroll.unlearn),
     Camu: Method("camu", camu.unlearn),
 }

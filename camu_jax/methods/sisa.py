@@ -17,7 +17,6 @@ import numpy as np
 from camu_jax import _validate, loop
 from camu_jax.images import Pipeline
 from camu_jax.model import Model
-from camu_jax.optimizers import adam_l2
 from camu_jax.problem import Aggregate, Predictor, Problem
 from camu_jax.rows import concatenate
 from camu_jax.training import TrainSettings, TrainState, train_step
@@ -40,6 +39,8 @@ class Sisa(TrainSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         _validate.at_least(1, shards=self.shards, slices=self.slices)
+        if self.schedule != "constant" and self.slices > 1:  # later slices would decide how the first are learnt
+            raise ValueError(f"schedule is {self.schedule}; allowed with {self.slices} slices: constant")
         _validate.one_of(get_args(Aggregate), aggregate=self.aggregate)
 
     def epochs_until(self, slices: int) -> int:
@@ -171,7 +172,7 @@ def _train(state: SisaState, progress: loop.Listener | None) -> tuple[SisaState,
         init_key, loop_key = jax.random.split(jax.random.fold_in(state.key, s))
         if k == 0:
             variables = jax.jit(state.model.init)(init_key)
-            optimizer = adam_l2(settings.learning_rate, settings.l2)
+            optimizer = settings.optimizer(max(1, epochs * stream.batches))
             shard = TrainState.create(state.model, variables, state.pipeline, optimizer)
         else:
             shard = checkpoints[s][-1]

@@ -33,7 +33,7 @@ from rich import box  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from experiments import estimate, machine, process  # noqa: E402
+from experiments import estimate, process  # noqa: E402
 from experiments.bench import odd  # noqa: E402
 
 _EVENTS = ("write", "read", "os.mkdir", "os.rename", "fcntl.flock")
@@ -106,7 +106,7 @@ def _child(name: str, argv: list[str], prepare: Prepare | None, fresh: bool) -> 
             script = Path(__file__).resolve().parents[1] / f"{name}.py"
             os.execv(sys.executable, [sys.executable, str(script), *argv])
         process.begin()
-        estimate.estimate = lambda jobs: machine.Span()  # the work itself is tried
+        estimate.Estimate.add = lambda *_: None  # type: ignore[method-assign]  # the work itself is tried
         if prepare is not None:
             prepare()
         code = importlib.import_module(f"experiments.{name}").main(argv)
@@ -130,7 +130,7 @@ def _wait(child: int, seconds: float, stop: signal.Signals) -> int:
     raise TimeoutError(f"process {child} does not end")
 
 
-def accepted(*_: object, **__: object) -> machine.Span:
+def accepted(*_: object) -> None:
     """Ends a command where its work would begin."""
     raise SystemExit(0)
 
@@ -194,7 +194,7 @@ def main(options: Options) -> int:
         here, calm, rough = (Path(temporary, name) for name in ("here", "calm", "rough"))
         here.mkdir()
         os.chdir(here)  # where relative names end up
-        stop_before_work: Prepare = lambda: setattr(estimate, "estimate", accepted)  # noqa: E731
+        stop_before_work: Prepare = lambda: setattr(estimate.Estimate, "add", accepted)  # noqa: E731
         for number, (name, argv) in enumerate(draw.sample([*odd.command_lines(here)], options.flags)):
             what = f"{name} {argv[-1]}"
             tally.add("odd flag", what, attempt(name, argv, seconds=60, prepare=stop_before_work), (0, 1, 2))

@@ -20,6 +20,7 @@ _VALUES = (
     *("/dev/null", "/dev/full/x", "/proc/x"),
 )
 """What a flag is given: nothing, numbers that are none or too large, text, names and paths that are odd."""
+_CALLED = {"weights": "original"}  # fields whose flag has another name
 TINY = ["--dataset=tiny", "--limit=80", "--seeds=0", "--methods=neggrad", "--original.epochs=12", "--neggrad.epochs=1"]
 """A small job that ends well in seconds."""
 
@@ -43,4 +44,4 @@ def _flags(default: object, prefix: str = "") -> Iterator[str]:
         elif dataclasses.is_dataclass(value):
             yield from _flags(value, f"{prefix}{field}.")
         else:
-            yield f"{prefix}{field}"
+            yield f"{prefix}{_CALLED.get(field, field)}"

@@ -21,6 +21,7 @@ stop() {
     [ -n "${KEEP:-}" ] || rm -rf "$DIR"
 }
 trap stop EXIT
+trap "exit 130" INT TERM
 
 chmod 755 "$DIR"
 mkdir -m 700 "$DIR/munge" "$DIR/state" "$DIR/spool"
@@ -68,7 +69,8 @@ QUICK="--set original.epochs=1 retrain.epochs=2 camu.epochs=1 neggrad.epochs=1"
 
 echo "--- srun -n 2 run.py --dataset=tiny --devices=2"
 # shellcheck disable=SC2046,SC2086
-srun -n 2 "$PYTHON" "$SCRIPTS/run.py" --dataset=tiny --devices=2 --seeds=0 --limit=200 $(folders srun) 2>&1 | grep -v Gloo
+srun -n 2 "$PYTHON" "$SCRIPTS/run.py" --dataset=tiny --devices=2 --seeds=0 --limit=200 --original.epochs=2 \
+    --retrain.epochs=2 --camu.epochs=2 $(folders srun) 2>&1 | grep --line-buffered -v Gloo
 
 echo "--- reproduce.py --slurm"
 # shellcheck disable=SC2046,SC2086

@@ -17,7 +17,11 @@ _DATASETS = ("digit", "fashion", "c10", "c100", "tiny")  # order in tables; othe
 
 
 class Job(NamedTuple):
-    """What a result file is about. Where a part of the data set was used, its name says so: `digit (limit 400)`."""
+    """What a result file is about.
+
+    Where a part of the data set was used, or another model than the paper's, `dataset` says so: `digit (limit 400)`,
+    `c10 (small ResNet-18)`. Classes that have names follow the task: `class3 (Dress)`.
+    """
 
     dataset: str
     task: str
@@ -71,15 +75,27 @@ def load(out: Path) -> Found:
         except (store.DamagedResult, OSError) as error:
             damaged.append(str(error))
             continue
-        dataset, task, method = file.parts[-4:-1]
-        used = [
-            f"{name} {result['settings'][name]}" for name in ("limit", "validation") if result["settings"].get(name)
-        ]
-        if used:  # the paper's figures are of the whole data set
-            dataset += f" ({', '.join(used)})"
+        folder, task, method = file.parts[-4:-1]
+        dataset = _dataset(folder, result["settings"])
+        if isinstance(names := result["settings"].get("classes"), list) and names:
+            task += f" ({', '.join(map(str, names))})"
         job = Job(printable(dataset), printable(task), printable(method.replace("-", ":", 1)), int(seed))
         (relearned if kind else results)[job] = result
     return Found(dict(sorted(results.items(), key=_place)), dict(sorted(relearned.items(), key=_place)), damaged)
+
+
+def _dataset(folder: str, settings: Settings) -> str:
+    """The data set, and in brackets what the paper did otherwise."""
+    model = settings.get("model")
+    used = [store.model_name(model)] if isinstance(model, dict) else []
+    used += [f"{name} {settings[name]}" for name in ("limit", "validation") if settings.get(name)]
+    said = ", ".join(filter(None, used))
+    return f"{folder.removesuffix('-small')} ({said})" if said else folder
+
+
+def in_paper(dataset: str) -> str:
+    """The data set of the paper whose figures stand beside those of a `Job.dataset`; the small model has the same."""
+    return dataset.removesuffix(f" ({store.SMALL})")
 
 
 def _is_curve(curve: Json) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments import paper
+from experiments import paper, store
 from experiments.reporting.collect import (
     METRICS,
     Job,
@@ -14,6 +14,7 @@ from experiments.reporting.collect import (
     Summary,
     audits,
     decimals,
+    in_paper,
     number,
     printable,
     rank,
@@ -86,7 +87,9 @@ def paper_tables(ours: Rows) -> list[Table]:
     """Each of the paper's Tables 2 to 13 that has any figure of ours.
 
     Rows without one are left out. Ablation rows that hold only Retrain and CaMU are, too: Tables 2 and 3 have those.
+    The small model has rows of its own, beside the same figures of the paper's.
     """
+    names = list(dict.fromkeys(dataset for dataset, _, _ in ours))
     tables = []
     for table, title in TITLES.items():
         lines = [line for line in paper.lines() if line.table == table]
@@ -94,11 +97,13 @@ def paper_tables(ours: Rows) -> list[Table]:
         own = [method for method in methods if ":" in method] or methods
         several_tasks = len({line.task for line in lines}) > 1
         rows = []
-        for row, summaries in summarize(pd.DataFrame(lines), notes={}).items():
-            measured = {method: ours[row][method] for method in methods if method in ours.get(row, {})}
+        found = summarize(pd.DataFrame(lines), notes={})
+        for name, row in [(name, row) for row in found for name in names if in_paper(name) == row[0]]:
+            (_, task, metric), summaries = row, found[row]
+            of_ours = ours.get((name, task, metric), {})
+            measured = {method: of_ours[method] for method in methods if method in of_ours}
             if not any(method in measured for method in own):
                 continue
-            dataset, task, metric = row
             printed = {method: summary.mean for method, summary in summaries.items()}
             printed_marks = marks(printed, metric)
             below = {}
@@ -106,12 +111,12 @@ def paper_tables(ours: Rows) -> list[Table]:
                 below[method] = [f"paper {value:.2f}{printed_marks.get(method, '')}"]
                 if method in measured:
                     below[method] += _difference(measured[method].mean, value, metric)
-            head = (task_name(task), data_name(dataset)) if several_tasks else (data_name(dataset), metric_name(metric))
+            head = (task_name(task), data_name(name)) if several_tasks else (data_name(name), metric_name(metric))
             rows.append(Row(head, _entries(metric, methods, measured, below)))
         if rows:
-            names = ("Task", "Data") if several_tasks else ("Data", "Metric")
+            heads = ("Task", "Data") if several_tasks else ("Data", "Metric")
             columns, title = list(map(method_name, methods)), f"Table {table}: {title}"
-            tables.append(Table(f"table{table}", title, names, columns, rows, notes=NOTES[table]))
+            tables.append(Table(f"table{table}", title, heads, columns, rows, notes=NOTES[table]))
     return tables
 
 
@@ -120,7 +125,7 @@ def further_tables(ours: Rows) -> list[Table]:
 
     A row is shown where the paper lacks one of its entries; then all of ours are.
     """
-    lacking = [row for row in ours if any(paper.value(*row[:2], method, row[2]) is None for method in ours[row])]
+    lacking = [row for row in ours if any(_in_paper(row, method) is None for method in ours[row])]
     tables = []
     for i, dataset in enumerate(dict.fromkeys(dataset for dataset, _, _ in lacking), start=1):
         chosen = [row for row in lacking if row[0] == dataset]
@@ -138,6 +143,11 @@ def further_tables(ours: Rows) -> list[Table]:
         title, columns = f"{data_name(dataset)}: further measurements", list(map(method_name, methods))
         tables.append(Table(f"further{i}", title, ("Task", "Metric"), columns, rows, TEXTS["further"]))
     return tables
+
+
+def _in_paper(row: tuple[str, str, str], method: str) -> float | None:
+    dataset, task, metric = row
+    return paper.value(in_paper(dataset), task, method, metric)
 
 
 def _entries(
@@ -165,12 +175,19 @@ def _difference(ours: float, reference: float, metric: str) -> list[str]:
 def average_tables(figures: pd.DataFrame) -> list[Table]:
     """How far each method is from Retrain, and our CaMU from the paper's, over what both we and the paper have."""
     ours = figures.groupby(["dataset", "task", "method", "metric"], as_index=False)["value"].mean()
-    printed = pd.DataFrame(paper.lines())
-    both = printed.merge(ours[ours["value"] < math.inf], on=list(ours.columns[:4]), suffixes=("_paper", ""))
-    return [*_retrain_table(both), *_camu_table(both)]
+    ours, printed = ours[ours["value"] < math.inf], pd.DataFrame(paper.lines()).rename(columns={"dataset": "printed"})
+    ours = ours.assign(printed=ours["dataset"].map(in_paper))
+    both = printed.merge(ours, on=["printed", "task", "method", "metric"], suffixes=("_paper", ""))
+    small = both["dataset"] != both["printed"]
+    title = "Average distance to Retrain"
+    return [
+        *_retrain_table("distances", title, both[~small]),
+        *_retrain_table("distances-small", f"{title}, {store.SMALL}", both[small]),
+        *_camu_table(both),
+    ]
 
 
-def _retrain_table(both: pd.DataFrame) -> list[Table]:
+def _retrain_table(anchor: str, title: str, both: pd.DataFrame) -> list[Table]:
     """Every method's average distance to Retrain. What stands in several of the paper's tables counts once."""
     once = both.drop_duplicates(["dataset", "task", "method", "metric"])  # with the figure of the first table
     retrain, others = once[once["method"] == "retrain"], once[once["method"] != "retrain"]
@@ -192,18 +209,19 @@ def _retrain_table(both: pd.DataFrame) -> list[Table]:
             row.append(Entry(str(entries[method])))
     columns = ["accuracies, ours", "accuracies, paper", "entries", "M, ours", "M, paper", "entries of M"]
     shown = [Row((method_name(method),), row) for method, row in rows.items()]
-    table = Table("distances", "Average distance to Retrain", ("Method",), columns, shown, TEXTS["distances"])
+    table = Table(anchor, title, ("Method",), columns, shown, TEXTS["distances"])
     return [table] if shown else []
 
 
 def _camu_table(both: pd.DataFrame) -> list[Table]:
-    """CaMU's mean absolute difference to the paper's accuracies by data set, and over all."""
+    """CaMU's mean absolute difference to the paper's accuracies by data set, and over all of the paper's models."""
     columns = {"10% data": [2], "15%, 20%": [8, 9], "class 0": [3], "classes 1, 2": [10, 11]}
     columns["all"] = sorted(sum(columns.values(), []))
     camu = both[(both["method"] == "camu") & both["table"].isin(columns["all"])]
     groups = [(data_name(str(dataset)), group) for dataset, group in camu.groupby("dataset", sort=False)]
+    full = camu[camu["dataset"] == camu["printed"]]
     rows = []
-    for name, group in [*groups, *([("all", camu)] if len(groups) > 1 else [])]:
+    for name, group in [*groups, *([("all", full)] if full["dataset"].nunique() > 1 else [])]:
         entries = []
         for tables in columns.values():
             chosen = group[group["table"].isin(tables)]
@@ -223,7 +241,7 @@ def camu_tables(ours: Rows) -> list[Table]:
         for metric in metrics:
             found, printed = (
                 ours.get((dataset, task, metric), {}).get("camu"),
-                paper.value(dataset, task, "camu", metric),
+                _in_paper((dataset, task, metric), "camu"),
             )
             if found is None or printed is None:
                 entries.append(Entry())

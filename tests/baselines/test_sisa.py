@@ -45,6 +45,17 @@ def test_sisa_slices_share_the_epochs(slices):
     assert sum((until[k] - until[k - 1]) * k / slices for k in range(1, slices + 1)) == pytest.approx(15)
 
 
+def test_sisa_of_one_slice_takes_a_cycle(problem, digits):
+    """Exact with it as well; of several slices the later ones would decide how the first are learnt."""
+    settings = dataclasses.replace(SISA, slices=1, schedule="one_cycle")
+    whole = sisa.fit(KEY, BN, digits[jnp.roll(jnp.arange(320), -32)], settings)
+    after, _ = sisa.forget(whole, np.arange(288, 320))
+    never = sisa.unlearn(KEY, problem, settings)
+    assert same(after.predictor.members, never.members)
+    with pytest.raises(ValueError, match="schedule is one_cycle; allowed with 2 slices: constant"):
+        dataclasses.replace(SISA, schedule="one_cycle")
+
+
 def test_sisa_forgets_exactly(problem, ensemble):
     """What is left is, bit for bit, the ensemble that never saw the forget set."""
     after, _ = sisa.forget(ensemble, np.arange(288, 320))

@@ -1,0 +1,284 @@
+"""forget.py from the outside: what a user types, what is then on the screen and on disk, and what verify says."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from camu_jax import digests, from_linen, train, weights
+from camu_jax.data import load
+from camu_jax.training import TrainSettings
+from experiments import forget
+from experiments.deletion import folder
+
+FACTORY = """
+import flax.linen as nn
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        embedding = nn.relu(nn.Dense(32)(x.reshape(len(x), -1)))
+        return nn.Dense(10)(embedding), embedding
+
+def make():
+    return Net()
+"""
+QUICK = ["--original.epochs=12", "--retrain.epochs=12", "--camu.epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Real digits, every fourth pixel, in an npz with ids; a model; its weights."""
+    where = tmp_path_factory.mktemp("mine")
+    (train_x, train_y), (test_x, test_y) = ((np.asarray(p.x)[:, ::4, ::4], np.asarray(p.y)) for p in load("tiny"))
+    ids = np.array([f"id{i}" for i in range(160)])
+    arrays = dict(x_train=train_x[:160], y_train=train_y[:160], x_test=test_x[:120], y_test=test_y[:120], ids=ids)
+    np.savez(where / "mine.npz", **arrays)
+    (where / "model.py").write_text(FACTORY)
+    scope = {}
+    exec(FACTORY, scope)
+    model = from_linen(scope["make"](), (7, 7, 1))
+    from camu_jax import Examples
+
+    examples = Examples(jax.numpy.asarray(arrays["x_train"]), jax.numpy.asarray(arrays["y_train"]), 10)
+    variables = train(jax.random.key(0), model, examples, TrainSettings(epochs=10))
+    weights.save(where / "net.npz", variables)
+    (where / "rows.txt").write_text("3\n17\n42\n")
+    (where / "asked.csv").write_text("when,who\ntoday,id3\ntoday,id17\n")
+    return where
+
+
+@pytest.fixture
+def run(place, cache, tmp_path):
+    """Runs the command on these data with this model."""
+
+    def forget_main(*flags, rows="rows.txt", own=True):
+        common = [f"--dataset=npz:{place / 'mine.npz'}", f"--model.factory={place / 'model.py'}:make", *QUICK]
+        common += [f"--rows={place / rows}", f"--cache_dir={cache}", f"--checkpoint_dir={tmp_path / 'originals'}"]
+        common += [f"--original={place / 'net.npz'}"] * own
+        return forget.main([*common, *flags])
+
+    return forget_main
+
+
+@pytest.fixture(scope="module")
+def first(place, cache, tmp_path_factory):
+    """A deletion with models that never saw the rows."""
+    out = tmp_path_factory.mktemp("out") / "first"
+    flags = [f"--dataset=npz:{place / 'mine.npz'}", f"--model.factory={place / 'model.py'}:make", *QUICK]
+    flags += [f"--rows={place / 'rows.txt'}", f"--cache_dir={cache}", f"--original={place / 'net.npz'}"]
+    flags += [f"--checkpoint_dir={out.parent / 'originals'}", "--models=4"]
+    assert forget.main([*flags, f"--out={out}"]) == 0
+    return out
+
+
+def receipt_of(out):
+    return folder.read_receipt(out / "receipt.json")
+
+
+def verify(out, *flags, capsys):
+    capsys.readouterr()
+    code = forget.main(["verify", str(out / "receipt.json"), *flags])
+    return code, capsys.readouterr().out
+
+
+def test_the_folder_holds_a_model_like_the_original_and_a_receipt(first, place):
+    assert {p.name for p in first.iterdir()} == {"model.npz", "record.npz", "receipt.json", "receipt.html"}
+    with np.load(first / "model.npz") as made, np.load(place / "net.npz") as original:
+        assert {n: (a.shape, a.dtype) for n, a in made.items()} == {n: (a.shape, a.dtype) for n, a in original.items()}
+        assert any((made[name] != original[name]).any() for name in made.files)
+    receipt = receipt_of(first)
+    assert receipt["asked"] == {"rows": [3, 17, 42], "ids": None, "total": 160, "unlabelled": [], "left_out": 0}
+    assert receipt["digests"]["original"] == digests.of_path(place / "net.npz")
+    names = {"data", "retained", "rows", "original", "result", "record", "settings", "code"}
+    assert set(receipt["digests"]) == names
+    assert receipt["work"]["seconds"].keys() == {"result", "control", "models"} and receipt["work"]["seed"] == 0
+    assert len(receipt["figures"]["verdicts"]["rows"]) == 3
+    page = (first / "receipt.html").read_text()
+    assert receipt["digest"] in page and "http" not in page and "src=" not in page
+    assert "forgotten" not in page.lower()
+
+
+def test_verify_finds_nothing_and_needs_no_more_than_is_there(first, capsys):
+    code, said = verify(first, capsys=capsys)
+    assert code == 0 and "nothing differs" in said and "DIFFERS" not in said
+    for what in ("receipt", "settings", "rows", "result", "record", "figures", "page", "data", "original"):
+        assert any(line.replace(":", " ").split()[:2] == [what, "matches"] for line in said.splitlines()), what
+
+
+def test_verify_asks_the_model_again(first, place, tmp_path, capsys):
+    factory = f"--factory={place / 'model.py'}:make"
+    code, said = verify(first, "--ask", factory, capsys=capsys)
+    assert code == 0 and "answers     matches" in said
+    code, said = verify(first, "--ask", capsys=capsys)
+    assert code == 0 and "answers     not checked: the model is your own" in said
+    out = tmp_path / "other"
+    shutil.copytree(first, out)
+    shutil.copy(place / "net.npz", out / "model.npz")  # the original in the place of the result
+    code, said = verify(out, "--ask", factory, capsys=capsys)
+    assert code == 1 and "answers     DIFFERS: after.logits." in said
+
+
+def _flip(file, at=-40):
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+def _figure(out):
+    receipt = json.loads((out / "receipt.json").read_text())
+    receipt["figures"]["accuracy"]["after"]["test"] += 1
+    (out / "receipt.json").write_text(json.dumps(receipt))
+
+
+def _sealed_figure(out):
+    """By somebody who knows how receipts are sealed."""
+    from camu_jax.deletion.receipt import digest
+    from experiments.deletion import page
+
+    receipt = json.loads((out / "receipt.json").read_text())
+    receipt["figures"]["accuracy"]["after"]["test"] += 1
+    receipt["guarantee"]["kind"] = "exact"
+    receipt["digest"] = digest(receipt)
+    folder.write_receipt(out, receipt, page.render(receipt))
+
+
+def _unknown_entry(out):
+    receipt = json.loads((out / "receipt.json").read_text())
+    (out / "receipt.json").write_text(json.dumps({**receipt, "more": 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda out: _flip(out / "model.npz", 200), ["result", "the model was changed"]),
+        (lambda out: _flip(out / "record.npz", 300), ["record", "DIFFERS"]),
+        (lambda out: (out / "record.npz").unlink(), ["record", "cannot be read"]),
+        (lambda out: (out / "receipt.html").write_text("all is well"), ["page", "DIFFERS"]),
+        (lambda out: (out / "receipt.json").write_text("{}"), ["is not a receipt"]),
+        (_figure, ["receipt", "its contents were changed", "figures.accuracy.after.test: the receipt says"]),
+        (_sealed_figure, ["figures.accuracy.after.test", "guarantee.kind: the receipt says exact"]),
+        (_unknown_entry, ["its contents were changed"]),
+    ],
+)
+def test_verify_says_what_was_changed(first, tmp_path, capsys, change, words):
+    out = tmp_path / "changed"
+    shutil.copytree(first, out)
+    change(out)
+    code, said = verify(out, capsys=capsys)
+    assert code == 1 and all(word in said for word in words), said
+
+
+def test_verify_with_other_data_and_with_data_without_the_rows(first, place, tmp_path, capsys):
+    with np.load(place / "mine.npz") as found:
+        arrays = dict(found)
+    kept = np.setdiff1d(np.arange(160), [3, 17, 42])
+    np.savez(tmp_path / "less.npz", **arrays | {n: arrays[n][kept] for n in ("x_train", "y_train", "ids")})
+    code, said = verify(first, f"--dataset=npz:{tmp_path / 'less.npz'}", capsys=capsys)
+    assert code == 0 and "is without the rows" in said
+    arrays["y_train"][5] ^= 1
+    np.savez(tmp_path / "other.npz", **arrays)
+    code, said = verify(first, f"--dataset=npz:{tmp_path / 'other.npz'}", capsys=capsys)
+    assert code == 1 and "data        DIFFERS" in said
+
+
+def test_verify_does_without_an_original_that_is_gone(first, tmp_path, capsys):
+    code, said = verify(first, f"--original={tmp_path / 'gone.npz'}", capsys=capsys)
+    assert code == 0 and "original    not checked" in said
+
+
+def test_a_second_deletion_goes_on_from_the_first(run, first, tmp_path, place, capsys):
+    (tmp_path / "rows.txt").write_text("5\n")
+    out = tmp_path / "second"
+    flags = [f"--rows={tmp_path / 'rows.txt'}", f"--previous={first}", "--models=0", "--method=neggrad", f"--out={out}"]
+    assert run(*flags, own=False) == 0
+    one, two = receipt_of(first), receipt_of(out)
+    assert two["previous"] == {"digest": one["digest"], "rows": [3, 17, 42]}
+    assert two["digests"]["original"] == one["digests"]["result"] and two["digests"]["data"] == one["digests"]["data"]
+    code, said = verify(out, capsys=capsys)
+    assert code == 0 and "previous    matches" in said
+    assert run(f"--previous={first}", f"--out={tmp_path / 'again'}", own=False) == 2
+    assert "names row 3, which was deleted before" in capsys.readouterr().err
+    moved = tmp_path / "moved"
+    shutil.copytree(first, moved)
+    _flip(moved / "model.npz", 200)
+    assert run(*flags[:1], f"--previous={moved}", f"--out={tmp_path / 'again'}", own=False) == 2
+    assert "the model in" in capsys.readouterr().err
+
+
+def test_rows_by_id_and_an_exact_method(run, tmp_path, capsys):
+    flags = ["--id_column=who", "--method=retrain", "--models=0", f"--out={tmp_path / 'out'}"]
+    assert run(*flags, rows="asked.csv") == 0
+    receipt = receipt_of(tmp_path / "out")
+    assert receipt["asked"]["rows"] == [3, 17] and receipt["asked"]["ids"] == ["id3", "id17"]
+    assert receipt["guarantee"]["kind"] == "exact" and "exact: " in capsys.readouterr().out
+
+
+def test_an_ensemble_and_then_another_deletion(run, tmp_path, capsys):
+    sisa = ["--method=sisa", "--sisa.epochs=24", "--sisa.shards=2", "--models=0"]
+    assert run(*sisa, f"--out={tmp_path / 'one'}") == 0
+    assert {p.name for p in (tmp_path / "one").glob("model*")} == {"model-0.npz", "model-1.npz"}
+    (tmp_path / "rows.txt").write_text("5\n")
+    more = [f"--rows={tmp_path / 'rows.txt'}", f"--previous={tmp_path / 'one'}"]
+    assert run(*more, "--models=0", f"--out={tmp_path / 'two'}", own=False) == 2
+    assert "allowed after an ensemble: retrain, sisa" in capsys.readouterr().err
+    assert run(*sisa, *more, f"--out={tmp_path / 'two'}", own=False) == 0
+    assert verify(tmp_path / "two", capsys=capsys)[0] == 0
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_rows_without_labels(run, place, tmp_path, capsys, own):
+    """One that goes is treated as what the model takes it for; one that stays takes no part."""
+    with np.load(place / "mine.npz") as found:
+        arrays = dict(found)
+    arrays["y_train"][[17, 80]] = -1
+    np.savez(tmp_path / "some.npz", **arrays)
+    flags = [f"--dataset=npz:{tmp_path / 'some.npz'}", "--models=0", f"--out={tmp_path / 'out'}"]
+    assert run(*flags, own=own) == 0
+    said = capsys.readouterr()
+    assert "label: 1 of the rows to delete" in said.err and "label: 1 of the rows that stay" in said.err
+    receipt = receipt_of(tmp_path / "out")
+    assert receipt["asked"]["unlabelled"] == [17] and receipt["asked"]["left_out"] == 1
+    assert "had no label" in (tmp_path / "out" / "receipt.html").read_text()
+    assert verify(tmp_path / "out", capsys=capsys)[0] == 0
+
+
+def test_copies_that_stay_are_a_warning(run, place, tmp_path, capsys):
+    with np.load(place / "mine.npz") as found:
+        arrays = dict(found)
+    arrays["x_train"][90] = arrays["x_train"][17]
+    np.savez(tmp_path / "twice.npz", **arrays)
+    assert run(f"--dataset=npz:{tmp_path / 'twice.npz'}", "--models=0", f"--out={tmp_path / 'out'}") == 0
+    assert "with a copy among the rows that stay: 1 of the deleted rows (row 17: row 90)" in capsys.readouterr().err
+    assert "row 17 is row 90" in (tmp_path / "out" / "receipt.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--rows=none.txt"], "rows: none.txt cannot be read"),
+        (["--method=magic"], "method is 'magic'; allowed: retrain"),
+        (["--heads", "--models=0"], "heads needs models"),
+        (["--sign=none.pem"], "sign: none.pem cannot be read"),
+        (["--previous=none"], "previous"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path, capsys, flags, words):
+    own = not flags[0].startswith("--previous")
+    assert run(*flags, f"--out={tmp_path / 'out'}", own=own) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    assert run(f"--out={tmp_path / 'out'}") == 2
+    assert "is there already" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+
+
+def test_a_destroyed_model_is_not_delivered(run, tmp_path, capsys):
+    flags = ["--method=neggrad", "--neggrad.learning_rate=1000", "--neggrad.epochs=3", "--models=0"]
+    assert run(*flags, f"--out={tmp_path / 'out'}") == 1
+    assert "has destroyed the model" in capsys.readouterr().err and not (tmp_path / "out").exists()
