@@ -14,6 +14,9 @@ from camu_jax.types import Outputs
 def from_equinox(make: Callable[[jax.Array], Any], module: Any | None = None) -> tuple[Model, Variables]:
     """A `Model` of an Equinox module, and the module's variables.
 
+    The parameters go back, in the order of `weights.flat(params)` for `params, rest = equinox.partition(module,
+    equinox.is_inexact_array)`, by `jax.tree.unflatten` and `equinox.combine(..., rest)`.
+
     Args:
       make: builds a fresh module from a key, or with `equinox.nn.make_with_state` the pair of module and state; used
         for `Model.init`.
