@@ -157,7 +157,7 @@ def prepare(flag: str, folder: str | Path) -> None:
         raise OSError(error.errno, words, str(folder)) from None
     for depth in range(_DEEPEST + 1):
         for left in where.glob("*/" * depth + ".*partial*"):
-            if _abandoned(left):
+            if abandoned(left):
                 with contextlib.suppress(OSError):  # another process was faster
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -173,7 +173,7 @@ _DEEPEST = 3  # folders between --out and a result
 _DAY = 24 * 3600.0
 
 
-def _abandoned(partial: Path) -> bool:
+def abandoned(partial: Path) -> bool:
     """Whether nobody writes a file any more: its process on this machine is dead, or nobody did for a day."""
     owner = re.search(r"\.(\d{1,9})\.partial", partial.name)
     try:

@@ -1,6 +1,7 @@
 """What a deletion leaves behind: one folder with the model, the record of its answers, the receipt and its page."""
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -32,8 +33,10 @@ def writing(out: Path) -> Iterator[Path]:
       OSError: it cannot be written, or there is something at `out`.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        if store.abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
     partial = out.with_name(f".{out.name}.{os.uname().nodename}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial

@@ -1,7 +1,8 @@
 """A folder of images and a small vision transformer, with its owner's own loop: `python digits.py DIR`.
 
 Knows nothing of camu_jax. Writes DIR/digits/train/CLASS/*.png and DIR/digits/test/CLASS/*.png, the digits that ship
-with scikit-learn, and DIR/vit.safetensors, the weights of `vit.py:small`.
+with scikit-learn, DIR/vit.safetensors, the weights of `vit.py:small`, and DIR/requests.csv, the names of thirty files
+that shall be deleted.
 """
 
 import sys
@@ -59,6 +60,8 @@ def main(where: Path) -> None:
         folder = where / "digits" / ("test" if number % 5 == 4 else "train") / NAMES[label]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{number:04d}.png")
+    names = [f"{NAMES[digits.target[number]]}/{number:04d}.png" for number in range(0, 1500, 50)]
+    (where / "requests.csv").write_text("file\n" + "\n".join(names) + "\n")
     test = np.arange(len(images)) % 5 == 4
     x, y = images[..., None], digits.target.astype(np.int32)
     params = train(0, x[~test], y[~test])

@@ -1,6 +1,7 @@
 """forget.py from the outside: what a user types, what is then on the screen and on disk, and what verify says."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -276,6 +277,37 @@ def test_a_folder_that_is_there_is_left_alone(run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     assert run(f"--out={tmp_path / 'out'}") == 2
     assert "is there already" in capsys.readouterr().err and not list((tmp_path / "out").iterdir())
+
+
+def test_a_process_that_dies_before_the_end_leaves_nothing_and_the_next_one_goes_on(run, tmp_path, capsys, monkeypatch):
+    flags = ["--models=4", "--method=neggrad", f"--out={tmp_path / 'out'}"]
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "write_record", full)
+        assert run(*flags) == 1
+    first = capsys.readouterr()
+    assert "No space left" in first.err and "result: " in first.out and "4 of 4" in first.out
+    left = tmp_path / f".out.{os.uname().nodename}.999999999.partial"  # of a process that was killed
+    left.mkdir()
+    assert run(*flags) == 0
+    again = capsys.readouterr().out
+    assert "result: " not in again and "of 4" not in again and "written: " in again
+    assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == ["out"]
+    seconds = receipt_of(tmp_path / "out")["work"]["seconds"]
+    assert seconds.keys() == {"result", "control", "models"}
+
+
+def test_help_and_a_missing_word(capsys):
+    assert forget.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "--rows" in said and "--method" in said and "--tasks" not in said and "--train-metrics" not in said
+    assert forget.main(["--rows=a.txt"]) == 2
+    assert "out is missing; allowed: --out=FOLDER" in capsys.readouterr().err
+    assert forget.main(["verify", "nowhere.json"]) == 2
+    assert "nowhere.json cannot be read" in capsys.readouterr().err
 
 
 def test_a_destroyed_model_is_not_delivered(run, tmp_path, capsys):
