@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from camu_jax import weights
 from camu_jax.model import Variables
-
-_SHOWN = 4  # layers that an error lists of a kind
+from camu_jax.weights import WeightsError, listed
 
 
 def from_torch(state: str | Path | Mapping[str, Any], like: Variables) -> Variables:
@@ -29,8 +29,8 @@ def from_torch(state: str | Path | Mapping[str, Any], like: Variables) -> Variab
     library channels last: the first linear layer's inputs are reordered.
 
     Args:
-      state: a `.safetensors` file (extra `safetensors`), or arrays by name: convolutions `[O, I, H, W]`, linear layers
-        `[O, I]`, BatchNorm's `weight`, `bias`, `running_mean` and `running_var`, `[O]`.
+      state: a `.safetensors` (extra `safetensors`) or `.npz` file, or arrays by name: convolutions `[O, I, H, W]`,
+        linear layers `[O, I]`, BatchNorm's `weight`, `bias`, `running_mean` and `running_var`, `[O]`.
       like: variables of the model, `{"params", "batch_stats"}`; arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
@@ -38,10 +38,10 @@ def from_torch(state: str | Path | Mapping[str, Any], like: Variables) -> Variab
 
     Raises:
       FileNotFoundError: there is no such file.
-      ImportError: the package safetensors is missing.
-      ValueError: the file cannot be read, or the layers are not those of the model; by name and shape.
+      WeightsError: the file cannot be read, or the layers are not those of the model; by name and shape.
     """
-    arrays = _read(Path(state)) if isinstance(state, str | Path) else {n: np.asarray(a) for n, a in state.items()}
+    given_as = weights.read(state) if isinstance(state, str | Path) else state
+    arrays = {name: np.asarray(array) for name, array in given_as.items()}
     theirs, ours = _torch_layers(arrays), list(_flax_layers(like["params"]))
     channels = max((layer.shape[-1] for layer in ours if len(layer.shape) == 4), default=1)
     first_linear = next((layer for layer in ours if len(layer.shape) == 2), None)
@@ -71,9 +71,9 @@ def from_torch(state: str | Path | Mapping[str, Any], like: Variables) -> Variab
         if "bias" in given:
             params[*layer.path, "bias"] = given["bias"]
     added = [f"{name} {layer['weight'].shape}" for name, layer in unused.items()]
-    wrong = [f"{kind}: {_listed(names)}" for kind, names in (("missing", missing), ("not in it", added)) if names]
+    wrong = [f"{kind}: {listed(names)}" for kind, names in (("missing", missing), ("not in it", added)) if names]
     if wrong:
-        raise ValueError(f"state holds other layers than the model; {'; '.join(wrong)}")
+        raise WeightsError(f"state holds other layers than the model; {'; '.join(wrong)}")
     return {"params": _fill(like["params"], params), "batch_stats": _fill(like["batch_stats"], stats)}
 
 
@@ -126,7 +126,7 @@ def _fill(like: Any, found: Mapping[tuple[str, ...], np.ndarray]) -> Any:
         array = found.get(path)
         if array is None or array.shape != leaf.shape:
             shape = "is missing" if array is None else f"has shape {array.shape}"
-            raise ValueError(f"state: {'/'.join(path)} {shape}; allowed: {tuple(leaf.shape)}")
+            raise WeightsError(f"state: {'/'.join(path)} {shape}; allowed: {tuple(leaf.shape)}")
         return jnp.asarray(array, leaf.dtype)
 
     return jax.tree.map_with_path(one, like)
@@ -136,22 +136,3 @@ def _natural(name: str) -> list[tuple[int, str]]:
     """Orders names with their numbers as numbers."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"state {path} is not there; allowed: a .safetensors file")
-    try:
-        from safetensors import SafetensorError
-        from safetensors.flax import load_file
-    except ImportError:
-        raise ImportError("safetensors is not installed; allowed: pip install 'camu_jax[safetensors]'") from None
-    try:
-        return {name: np.asarray(array) for name, array in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"state {path} is not in the format safetensors ({error})") from None
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

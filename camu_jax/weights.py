@@ -64,11 +64,20 @@ def load(path: str | Path, like: Variables) -> Variables:
       WeightsError: it cannot be read, or does not fit: every array that is missing, of another shape, or that the model
         does not have, by name and shape.
     """
+    return _fit(path, read(path), like)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The arrays that a folder or file holds, by the names that they have there.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path`.
+      WeightsError: it cannot be read.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights {path} are not there; allowed: a folder, a .safetensors or a .npz file")
-    found = _READERS[format_of(path)](path)
-    return _fit(path, found, like)
+    return _READERS[format_of(path)](path)
 
 
 def save(path: str | Path, variables: Variables, *, like: str | Path | None = None) -> None:
@@ -157,7 +166,7 @@ def _fit(what: str | Path, found: dict[str, Any], like: Variables) -> Variables:
         elif name in given and not _converts(given[name].dtype, leaf.dtype):
             kinds.append(f"{name} {given[name].dtype} where the model has {leaf.dtype}")
     groups = {"missing": missing, "of another shape": shapes, "of another dtype": kinds, "not in the model": added}
-    wrong = [f"{kind}: {_listed(names)}" for kind, names in groups.items() if names]
+    wrong = [f"{kind}: {listed(names)}" for kind, names in groups.items() if names]
     if wrong:
         raise WeightsError(f"weights {what} do not fit the model; {'; '.join(wrong)}")
     leaves = [_converted(given[name], leaf.dtype) for name, leaf in wanted.items()]
@@ -220,7 +229,8 @@ def _converted(array: Any, dtype: Any) -> jax.Array:
     return jnp.asarray(np.asarray(array).astype(dtype))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names for an error: the first of them, and how many there are more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 

@@ -66,6 +66,13 @@ def run(page: Path, names: dict[str, Any], *, commands: bool = True) -> Iterator
             yield block, command(block.text)
 
 
+def prepare(work: Path, cache: str | Path) -> None:
+    """Makes an empty folder one that pages can be run in: a checkout's scripts, and shared compiled programs."""
+    for name in ("experiments", "examples"):
+        (work / name).symlink_to(DOCS.parent / name)
+    (work / "cache").symlink_to(cache)
+
+
 def first() -> dict[str, Any]:
     """What the Python blocks of first-steps.md leave."""
     names: dict[str, Any] = {}
@@ -75,7 +82,7 @@ def first() -> dict[str, Any]:
 
 
 def command(text: str) -> str:
-    """What the commands of a block print behind the first empty line: their tables, without times and progress."""
+    """What the last command of a block prints behind the first empty line: its table, without times and progress."""
     where = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "110"}
     done = subprocess.run(["sh", "-ec", text], env=where, capture_output=True, text=True)
     if done.returncode:
@@ -103,7 +110,7 @@ if __name__ == "__main__":
         for page in wanted:
             work = Path(folder, str(page.relative_to(DOCS)).replace("/", "-"))
             work.mkdir()
-            (work / "cache").symlink_to(folder)  # the commands share their compiled programs
+            prepare(work, folder)
             with contextlib.chdir(work):
                 write(page, {} if page == FIRST else dict(left))
             print(page, flush=True)
