@@ -53,6 +53,7 @@ def test_lira_is_for_random_forget_sets(folders, capsys):
     assert audits("--audit=all") == ("paper", "lira", "klom")
 
 
+@pytest.mark.slow
 def test_no_two_draws_of_a_command_share_a_key(folders, tmp_path, monkeypatch):
     """Every key of a run with all audits, by the name it was asked for: other names, other keys."""
     asked = {}

@@ -28,6 +28,7 @@ def test_select():
         select(["other"], data_dir=None, cifar="c10", epochs=3)
 
 
+@pytest.mark.slow
 def test_main_job_is_run_py_with_its_options(tmp_path):
     """What the script prints comes from a real run: the smallest one."""
     options = main_job.Options(epochs=1, limit=100, cache_dir=str(tmp_path))

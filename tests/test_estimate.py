@@ -69,6 +69,7 @@ def expected(flags):
     ],
     ids=["results", "klom", "ensemble", "lira"],
 )
+@pytest.mark.slow
 def test_every_model_that_is_made_was_counted(flags, counting, more):
     found, pieces = expected([*flags, *more])
     assert counting == []  # trials alone

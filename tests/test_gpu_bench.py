@@ -83,6 +83,7 @@ def test_every_method_and_audit_is_checked(tmp_path):
     assert "check/run-populations" in names and {"klom", "lira"} <= set(check._populations(False))
 
 
+@pytest.mark.slow
 def test_whole_runs_are_compared(tmp_path):
     """Two real runs; then the result of one is changed."""
     flags = check._whole("camu", True)
@@ -96,6 +97,7 @@ def test_whole_runs_are_compared(tmp_path):
     assert not found["ok"] and found["differences"]["camu, T_s"] == pytest.approx(10)
 
 
+@pytest.mark.slow
 def test_times_and_profile(tmp_path):
     every = [*timing.pieces(SIZES), *profile.pieces(SIZES)]
     chosen = [p for p in every if "float32" in p.name and "side_by_side-camu" not in p.name or "machine" in p.name]
@@ -120,6 +122,7 @@ def jobs(tmp_path, **changes):
     return full.Jobs(**{**chosen, **changes}, flags=flags, out=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_the_clock_and_goes_on_with_smaller_programs(tmp_path, capsys):
     plan, soon = jobs(tmp_path), 0.01
     clock = pieces.Clock(soon)

@@ -74,6 +74,7 @@ def every_method_in_64_bits():
                 raise AssertionError(f"{name}, {given.forget.x.dtype} images") from error
 
 
+@pytest.mark.slow
 def test_64_bits():
     """In a process of its own, as the setting is global."""
     program = "from tests.test_in_other_code import every_method_in_64_bits as run; run()"

@@ -50,6 +50,7 @@ def forget_some(model, x, y, settings, **options):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint16])
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.slow
 def test_tokens(name, dtype):
     """Any integer type but that of stored images; settings for images change nothing."""
     x = jnp.asarray(RNG.integers(0, WORDS, (TOTAL, TOKENS)).astype(dtype))

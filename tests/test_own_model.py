@@ -215,6 +215,7 @@ def test_vit_s16_has_the_size_that_the_literature_gives():
 
 
 @pytest.mark.parametrize("name", ["mlp.py:make", "vit.py:small"])
+@pytest.mark.slow
 def test_the_examples_learn_the_digits(tiny, name, key):
     """Real digits, 400 of them: far more of the unseen ones than a guess."""
     model = own_model.make(f"{EXAMPLES}/{name}", (28, 28, 1), 10)
@@ -224,6 +225,7 @@ def test_the_examples_learn_the_digits(tiny, name, key):
     assert float(jnp.mean(jnp.argmax(logits, -1) == test.y)) > 0.7
 
 
+@pytest.mark.slow
 def test_vit_s16_on_digits(tiny):
     """One forward pass of real digits, enlarged to the size that it takes."""
 

@@ -103,6 +103,7 @@ def problems(images):
 
 @pytest.mark.parametrize("place", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
 @pytest.mark.parametrize("name", ONE_EPOCH)
+@pytest.mark.slow
 def test_every_method_ends_as_with_copies(key, name, place):
     copies, picked = problems(place(X))
     expected, found = (camu_jax.unlearn(key, problem, ONE_EPOCH[name]) for problem in (copies, picked))
@@ -152,6 +153,7 @@ def test_models_side_by_side_are_those_made_one_by_one(key, name):
 
 
 @pytest.mark.parametrize("name", ONE_EPOCH)
+@pytest.mark.slow
 def test_streaming_copies_no_memory_map(key, name, mapped):
     """Neither into the host's memory, as NumPy tells `tracemalloc`, nor to the device."""
     images = mapped(np.tile(X, (20, 8, 8, 1)))  # 2 400 images of 4 096 pixels

@@ -157,6 +157,7 @@ def test_traced_runs_are_not_kept(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_sigkill_within_an_epoch(tmp_path, cache):
     """The whole command, killed twice; the results are those of an undisturbed one, bit for bit."""
     root = Path(unfinished.__file__).parent.parent

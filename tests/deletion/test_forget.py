@@ -217,6 +217,7 @@ def test_rows_by_id_and_an_exact_method(run, tmp_path, capsys):
     assert receipt["guarantee"]["kind"] == "exact" and "exact: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_ensemble_and_then_another_deletion(run, tmp_path, capsys):
     sisa = ["--method=sisa", "--sisa.epochs=24", "--sisa.shards=2", "--models=0"]
     assert run(*sisa, f"--out={tmp_path / 'one'}") == 0
