@@ -1,4 +1,4 @@
-# make demo    unlearns real images on any machine, no download    make test    runs the whole test suite
+# make demo    unlearns real images on any machine, no download    make test    runs the test suite, make slow the rest of it
 # make docs    builds the documentation, docs/_build/index.html    make dist    builds wheels and sdist, and tries them
 # All set up .venv first. JAX=cpu or JAX=cuda12 forces the kind of JAX; PYTHON names the interpreter (3.11 or newer).
 PYTHON ?= python3
@@ -10,13 +10,16 @@ READY := $(VENV)/.ready-$(JAX)
 # glibc's switch for huge pages: XLA allocates a step's memory anew in every step, which costs less with them.
 RUN := GLIBC_TUNABLES=$${GLIBC_TUNABLES-glibc.malloc.hugetlb=1} $(BIN)/python
 
-.PHONY: setup demo test lint docs dist oldest clean
+.PHONY: setup demo test slow lint docs dist oldest clean
 
 demo: setup
 	$(RUN) experiments/run.py --dataset=tiny --task=data10 --seeds 0 1 2
 
 test: setup
 	$(BIN)/python -m pytest
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check .

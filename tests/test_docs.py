@@ -36,6 +36,7 @@ def plain(text):
     return [" ".join(line.split()) for line in words.splitlines() if line.strip(" ─")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(blocks.DOCS)))
 def test_a_page_runs(page, names, cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

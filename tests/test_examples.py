@@ -14,7 +14,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 matplotlib.use("agg")
 
 
-@pytest.mark.parametrize("name, short", [("own_model", {}), ("compare", {"seeds": 1}), ("new_method", {})])
+@pytest.mark.parametrize(
+    "name, short",
+    [("own_model", {}), pytest.param("compare", {"seeds": 1}, marks=pytest.mark.slow), ("new_method", {})],
+)
 def test_an_example_draws(name, short, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
