@@ -1,7 +1,8 @@
 """A small Linen network on a table, and its owner's own loop: `python cancer.py DIR`.
 
 Knows nothing of camu_jax. Writes DIR/cancer.npz, the breast cancer table that ships with scikit-learn with an id for
-each patient, DIR/net.npz, the weights, and DIR/requests.csv, nine patients who want their rows deleted.
+each patient, DIR/net.npz, the weights, and DIR/requests.csv, the patients who want their rows deleted: four are like
+others, and of five the nearest neighbours have the other diagnosis, so that a network has to learn them by heart.
 """
 
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 from sklearn.datasets import load_breast_cancer
+from sklearn.neighbors import NearestNeighbors
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Params = dict[str, dict[str, dict[str, jax.Array]]]
@@ -75,8 +77,10 @@ def main(where: Path) -> None:
     np.savez(where / "net.npz", allow_pickle=False, **traverse_util.flatten_dict(params, sep="."))
     right = np.argmax(Net().apply(params, x[400:])[0], -1) == y[400:]
     print(f"test accuracy {100 * right.mean():.2f}%")
-    lines = [f"2026-11-1{k},{ids[37 * k + 1]}\n" for k in range(9)]
-    (where / "requests.csv").write_text("asked,patient\n" + "".join(lines))
+    near = NearestNeighbors(n_neighbors=6).fit(x[:400]).kneighbors(x[:400], return_distance=False)[:, 1:]
+    odd = np.flatnonzero(np.mean(y[near] != y[:400, None], axis=1) > 0.5)[:5]
+    asked = sorted({1, 38, 75, 112, *odd.tolist()})
+    (where / "requests.csv").write_text("patient\n" + "".join(f"{ids[row]}\n" for row in asked))
 
 
 if __name__ == "__main__":
