@@ -65,6 +65,9 @@ class ReproduceOptions(config.Common):
     """Changed settings, method.setting=value; original.epochs=1 retrain.epochs=2, say, for a quick try."""
     worker: str = "0/1"
     """i/n: the place where this process begins, of n that share the folders. Each takes what nobody works on."""
+    announce: bool = True
+    """Say first how long it will take, by trials of all that is to be made. Not done by the workers of the next two: they
+    begin at once, also when they are requeued, and the display has the time left."""
     workers: int = 1
     """Fill this machine: so many processes, each on its share of the cores, and one display of all."""
     slurm: bool = False
@@ -210,7 +213,7 @@ def run(options: ReproduceOptions) -> int:
             prepare_folders(configs[number])
         jobs = jobs_of(experiment)
         failed += _failures(jobs)
-        if first == 0:
+        if options.announce and first == 0:
             results = [every[k].subject for k in todo if every[k].kind != curve.KIND]
             curves = [every[k].subject for k in todo if every[k].kind == curve.KIND]
             settings = experiment.config.relearning(options.relearn_epochs)
