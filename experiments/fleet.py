@@ -157,7 +157,8 @@ def _line(board: Board, count: Count, running: str, now: float) -> str:
 
 def command(argv: Sequence[str], number: int, count: int) -> list[str]:
     """The command of one worker of several, from the flags of the command that starts them; the last flag counts."""
-    return [sys.executable, str(SCRIPT), *argv, "--no-announce", "--workers=1", "--no-slurm", f"--worker={number}/{count}"]
+    own = ["--no-announce", "--workers=1", "--no-slurm", f"--worker={number}/{count}"]
+    return [sys.executable, str(SCRIPT), *argv, *own]
 
 
 def verdict(count: Count, codes: Sequence[int], logs: Sequence[Path]) -> int:

@@ -66,7 +66,7 @@ class ReproduceOptions(config.Common):
     worker: str = "0/1"
     """i/n: the place where this process begins, of n that share the folders. Each takes what nobody works on."""
     announce: bool = True
-    """Say first how long it will take, by trials of all that is to be made. Not done by the workers of the next two: they
+    """Say first how long it will take, by trials of all that is to be made. The workers of the next two do not: they
     begin at once, also when they are requeued, and the display has the time left."""
     workers: int = 1
     """Fill this machine: so many processes, each on its share of the cores, and one display of all."""
