@@ -29,7 +29,7 @@ def split(examples: Examples, rows: Rows) -> tuple[Examples, Examples]:
       TypeError: `rows` is neither.
       ValueError: a row is out of range or named twice, a mask has another length, or one of the parts would be empty.
     """
-    chosen = _mask(np.asarray(rows), len(examples))
+    chosen = mask(np.asarray(rows), len(examples))
     if chosen.all() or not chosen.any():
         raise ValueError(f"rows chooses {int(chosen.sum())} of {len(chosen)} examples; allowed: 1 to {len(chosen) - 1}")
     take = examples.pick if isinstance(examples.x, Picked) or is_mapped(examples.x) else examples.__getitem__
@@ -42,7 +42,17 @@ def join(*parts: Examples) -> Examples:
     return Examples(x, y, parts[0].num_classes)
 
 
-def _mask(rows: np.ndarray, total: int) -> np.ndarray:
+def mask(rows: np.ndarray, total: int) -> np.ndarray:
+    """Which of `total` rows are named.
+
+    Args:
+      rows: row numbers, each once, or a mask `[total]`, which is returned.
+      total: how many rows there are.
+
+    Raises:
+      TypeError: neither numbers nor booleans.
+      ValueError: another shape, a row that does not exist, or one named twice.
+    """
     if rows.dtype == bool:
         if rows.shape != (total,):
             raise ValueError(f"rows is a mask of shape {rows.shape}; allowed: [{total}]")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camu_jax import splits
 from experiments import UsageError
 
 ENDINGS = (".csv", ".npy", ".txt")
@@ -53,15 +54,15 @@ def read(file: str, total: int, *, id_column: str | None = None, ids: Sequence[s
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it is larger than {_LARGEST} bytes")
         if path.suffix == ".npy":
-            found = _checked(np.load(path, allow_pickle=False), total)
+            found = splits.mask(np.load(path, allow_pickle=False), total)
         else:
             words = _column(path, id_column) if path.suffix == ".csv" else path.read_text("utf-8").split()
             if id_column is not None and ids is not None:
                 return _by_id(file, words, ids)
-            found = _checked(np.array([_number(word) for word in words], np.int64), total)
-    except (OSError, ValueError, EOFError, csv.Error) as error:
+            found = splits.mask(np.array([_number(word) for word in words], np.int64), total)
+    except (OSError, ValueError, TypeError, EOFError, csv.Error) as error:
         raise UsageError(f"rows: {file} {_reason(error)}") from None
-    return Named(_some(file, found, total), None)
+    return Named(_some(file, np.flatnonzero(found), total), None)
 
 
 def read_ids(file: str, total: int, column: str | None) -> list[str]:
@@ -133,23 +134,6 @@ def _number(word: str) -> int:
     return int(word)
 
 
-def _checked(values: np.ndarray, total: int) -> np.ndarray:
-    """Row numbers of an array of them or of a mask."""
-    if values.dtype == bool:
-        if values.shape != (total,):
-            raise ValueError(f"is a mask of shape {values.shape}; allowed: {(total,)}, one value a training row")
-        return np.flatnonzero(values)
-    if values.ndim != 1 or (values.size and not np.issubdtype(values.dtype, np.integer)):
-        raise ValueError(f"holds {values.dtype} of shape {values.shape}; allowed: one list of row numbers, or a mask")
-    outside = values[(values < 0) | (values >= total)]
-    if outside.size:
-        raise ValueError(f"names row {outside[0]}; allowed: 0 to {total - 1}")
-    numbers, counts = np.unique(values, return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(f"names row {numbers[counts > 1][0]} twice; allowed: each once")
-    return values
-
-
 def _some(file: str, numbers: np.ndarray, total: int) -> list[int]:
     if not 0 < len(numbers) < total:
         which = "every training row" if len(numbers) else "no row"
@@ -162,4 +146,4 @@ def _reason(error: Exception) -> str:
         return f"cannot be read ({error.strerror})"
     if isinstance(error, UnicodeDecodeError):
         return "cannot be read (it is no UTF-8)"
-    return str(error)
+    return str(error).removeprefix("rows ")  # of `splits.mask`
