@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 
 DOCS = Path(__file__).resolve().parent
 FIRST = DOCS / "first-steps.md"
-_BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.S | re.M)
+_BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>(?:(?!-->).)+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.S | re.M
+)
 
 
 class Block(NamedTuple):
