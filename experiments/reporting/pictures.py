@@ -12,6 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
+from scipy import stats
 
 from experiments import paper, store
 from experiments.reporting.collect import Found, Rows, Summary, is_percent, number
@@ -183,6 +184,10 @@ def _times(axes: Axes, title: str, dataset: str, task: str, found: Found, rows: 
             if gaps and 1 / _LARGEST < seconds < _LARGEST:
                 gap = statistics.fmean(gaps)
                 axes.plot(seconds, gap, marker, color=_colour(method), markersize=6, alpha=0.9, clip_on=False)
+                seeds = [sum(job[:3] == (dataset, task, of) for job in found.results) for of in (method, "retrain")]
+                if method != "retrain" and min(seeds) > 1:
+                    low, high = _gap_interval(shown, retrain, *seeds)
+                    axes.plot([seconds, seconds], [low, high], color=_colour(method), linewidth=1, alpha=0.9)
                 methods[method] = None
                 points.append((seconds, gap, f"{task_name(task)}, {method_name(method)}"))
         axes.plot([], [], marker, color="black", fillstyle="none", label=task_name(task))
@@ -202,7 +207,24 @@ def _times(axes: Axes, title: str, dataset: str, task: str, found: Found, rows: 
     axes.set_xlabel("seconds, without compilation")
     axes.set_ylabel("distance to Retrain (points)")
     told = "; ".join(f"{name}: {seconds:.3g} s, {gap:.2f} points" for seconds, gap, name in points)
-    return f"Points: time against distance to Retrain on {title}. {told}."
+    return f"Points: time against distance to Retrain on {title}; lines: 95% intervals over the seeds. {told}."
+
+
+def _gap_interval(
+    shown: Mapping[str, Summary], retrain: Mapping[str, Summary], seeds: int, of_retrain: int
+) -> tuple[float, float]:
+    """A 95% interval of the mean absolute difference, from the spread of the seeds: the mean of each metric's ends.
+
+    The metrics go up and down together, so that their ends are not made narrower by averaging.
+    """
+    quantile = stats.t.ppf(0.975, min(seeds, of_retrain) - 1)
+    lows, highs = [], []
+    for metric in shown.keys() & retrain.keys():
+        gap = abs(shown[metric].mean - retrain[metric].mean)
+        half = quantile * math.hypot(shown[metric].spread / seeds**0.5, retrain[metric].spread / of_retrain**0.5)
+        lows.append(max(0.0, gap - half))
+        highs.append(gap + half)
+    return statistics.fmean(lows), statistics.fmean(highs)
 
 
 def _margins(axes: Axes, title: str, dataset: str, task: str, found: Found, rows: Rows) -> str:
