@@ -98,7 +98,7 @@ def write(page: Path, names: dict[str, Any]) -> None:
     found = {block.span: printed for block, printed in run(page, names)}
     text, printed = page.read_text(encoding="utf-8"), ""
     for block in reversed(blocks(page)):
-        if block.language == "text":
+        if block.language == "text" and block.reason is None:
             before = [span for span in found if span < block.span][-1]
             printed = found[before]
             text = text[: block.span[0]] + printed + text[block.span[1] :]

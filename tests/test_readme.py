@@ -1,4 +1,4 @@
-"""The README's example of a new method, done to the letter in a copy of the project."""
+"""The README's first lines, and the page of a method of one's own done to the letter in a copy of the project."""
 
 import json
 import re
@@ -28,9 +28,7 @@ def test_the_first_lines_run(tmp_path):
 
 
 def test_a_method_is_a_file_and_a_registry_entry(tmp_path, cache):
-    file, entry = re.findall(
-        r"```python\n(.*?)```", (REPO / "README.md").read_text().split("**A new method**")[1], re.S
-    )
+    file, entry = re.findall(r"```python\n(.*?)```", (REPO / "docs" / "new-method.md").read_text(), re.S)
     for folder in ("camu_jax", "experiments"):
         shutil.copytree(REPO / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "published"))
     methods = tmp_path / "camu_jax" / "methods"
