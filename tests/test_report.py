@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from experiments import paper, report, store
-from experiments.reporting import differences, draw_relearning
+from experiments.reporting import differences, draw_relearning, pictures
+from experiments.reporting.collect import Summary
 from experiments.reporting.tables import marks
 
 PROVENANCE = {
@@ -305,7 +307,8 @@ def test_the_pictures(out, text):
         *("accuracy-digit-data10", "accuracy-digit-class0", "accuracy-tiny-data10"),
         *("time-digit", "time-tiny", "outputs-digit-data10", "relearn-digit-data10"),
     }
-    assert "CaMU from +2.00 to +2.50" in text and "tiny. 10% data, Retrain: 2 s, 0.00 points" in text
+    assert "CaMU from +2.00 to +2.50" in text
+    assert "tiny; lines: 95% intervals over the seeds. 10% data, Retrain: 2 s, 0.00 points" in text
     assert not list((out / "report").rglob("*.partial*"))
 
 
@@ -489,3 +492,12 @@ def test_relearning_is_drawn_for_other_scripts_too(tmp_path):
 def test_differences_of_a_curve():
     assert differences([data(9, 1, 5), data(9, 9, 5)]) == [8, 0]
     assert differences([{**data(9, 1, 5), "R_ts": 8, "F_ts": 2}]) == [6]  # of test accuracies, in a class task
+
+
+def test_the_interval_of_a_distance():
+    """By hand: two seeds against two, one metric; it holds the distance, and two metrics are averaged end by end."""
+    one = {"T_s": Summary(97.0, 0.3)}, {"T_s": Summary(98.0, 0.4)}
+    half = 12.7062 * math.hypot(0.3, 0.4) / 2**0.5
+    assert pictures._gap_interval(*one, 2, 2) == (0.0, pytest.approx(1 + half, rel=1e-4))
+    two = one[0] | {"F_tr": Summary(90.0, 0.0)}, one[1] | {"F_tr": Summary(93.0, 0.0)}
+    assert pictures._gap_interval(*two, 2, 2) == (pytest.approx(1.5), pytest.approx((1 + half + 3) / 2, rel=1e-4))
