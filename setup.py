@@ -50,5 +50,6 @@ setup(
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if compiled else {},
     packages=[*find_packages(include=["camu_jax*"]), *inside],
     package_dir={"camu_jax_runner.experiments": "experiments"},
+    include_package_data=False,  # MANIFEST.in is the sdist's: wheels leave measurements and published results out
     package_data={"": ["py.typed", "*.csv", "*.toml", "templates/*"]},
 )
