@@ -1,6 +1,6 @@
 """What a deletion guarantees, in one of four classes, and in words that promise no more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 from camu_jax.deletion.figures import Figures
@@ -8,6 +8,20 @@ from camu_jax.methods import Method
 
 Kind = Literal["exact", "certified", "audited", "none"]
 """exact: made without the rows. certified: a bound that is proved. audited: attacks failed. none: none of these."""
+
+ATTACKS = {
+    "M": "the paper's attack M",
+    "balanced_accuracy": "M's balanced accuracy",
+    "auc": "M's AUC",
+    "tpr_at_1_fpr": "M's hits at 1% false alarms",
+    "forget_as_member": "rows that M takes for members",
+    "loss_auc": "AUC of the loss",
+    "loss_attack": "the unlearning challenge's loss attack",
+    "entropy_auc": "AUC of the entropy",
+    "modified_entropy_auc": "AUC of the modified entropy",
+    "js_forget": "divergence to the model without them",
+}
+"""What people call the figures of `camu_jax.audit`."""
 
 
 class Guarantee(TypedDict):
@@ -36,11 +50,15 @@ def state(method: Method, info: Mapping[str, float], figures: Figures) -> Guaran
     found = [name for name in tried if outcomes[name] == "found"]
     failed = [name for name in tried if outcomes[name] == "failed"]
     if found:
-        return {"kind": "none", "words": _FOUND.format(attacks=", ".join(found))}
+        return {"kind": "none", "words": _FOUND.format(attacks=_named(found))}
     if failed:
-        words = _AUDITED.format(failed=len(failed), tried=len(tried), attacks=", ".join(failed))
+        words = _AUDITED.format(failed=len(failed), tried=len(tried), attacks=_named(failed))
         return {"kind": "audited", "words": words}
     return {"kind": "none", "words": _BLIND.format(tried=len(tried)) if tried else _UNKNOWN}
+
+
+def _named(attacks: Sequence[str]) -> str:
+    return ", ".join(ATTACKS.get(name, name) for name in attacks)
 
 
 _EXACT = (
@@ -59,7 +77,7 @@ _AUDITED = (
 )
 _FOUND = "These attacks still tell the rows in the result from rows that it never saw: {attacks}."
 _BLIND = (
-    "No attack of {tried} tells these rows in the result, but none could in the original model either: their failing "
-    "says nothing."
+    "No attack ({tried} tried) tells these rows in the result, but none could in the original model either: their "
+    "failing says nothing."
 )
 _UNKNOWN = "Nothing was measured that could tell what is left: there is no model that never saw the rows."

@@ -90,7 +90,8 @@ def splits(what: str, names: Iterable[str]) -> tuple[str, str]:
     names = list(names)
     test = next((name for name in ("test", "validation") if name in names), None)
     if "train" not in names or test is None:
-        raise DataError(f"data set {what} has the splits {', '.join(names) or 'none'}; allowed: train and test")
+        found = f"the splits {', '.join(names)}" if names else "no splits"
+        raise DataError(f"data set {what} has {found}; allowed: train and test")
     return "train", test
 
 

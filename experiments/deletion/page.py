@@ -1,11 +1,15 @@
 """The page of a receipt: one self-contained HTML file, made of the receipt and of nothing else."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
 
+from camu_jax.audits.verdicts import Verdict
+from camu_jax.deletion import guarantee
+from camu_jax.deletion.figures import RowVerdict
 from camu_jax.deletion.receipt import Json, Receipt
 
 SHOWN = 300
@@ -37,33 +41,25 @@ def render(receipt: Receipt) -> str:
     )
     environment.filters |= {"figure": _figure, "power": _power}
     found = receipt["figures"]["verdicts"]
-    order: list[int] = []
-    if found is not None:  # those that call for a look come first
-        order = sorted(range(len(found["rows"])), key=lambda i: (found["rows"][i]["verdict"] != "visible", i))[:SHOWN]
+    order = [] if found is None else in_order(found["rows"])[:SHOWN]
     return environment.get_template("receipt.html.jinja").render(
         receipt=receipt,
         order=order,
         strips=_strips(receipt, order),
         work=_work(receipt),
-        names=_NAMES,
+        names=guarantee.ATTACKS,
         outcomes=_OUTCOMES,
         wide=_WIDE,
     )
 
 
-_NAMES = {
-    "M": "the paper's attack M",
-    "balanced_accuracy": "its balanced accuracy",
-    "auc": "its AUC",
-    "tpr_at_1_fpr": "its hits at 1% false alarms",
-    "forget_as_member": "rows that it takes for members",
-    "loss_auc": "AUC of the loss",
-    "loss_attack": "the unlearning challenge's loss attack",
-    "entropy_auc": "AUC of the entropy",
-    "modified_entropy_auc": "AUC of the modified entropy",
-    "js_forget": "divergence to the model without them",
-}
-_ORDER = list(_NAMES)
+_ORDER = list(guarantee.ATTACKS)
+
+
+def in_order(rows: Sequence[RowVerdict]) -> list[int]:
+    """The places of rows, those that call for a look first."""
+    names = [row["verdict"] for row in rows]
+    return sorted(range(len(names)), key=lambda i: (names[i] != Verdict.VISIBLE, names[i] != Verdict.GONE, i))
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -122,8 +118,10 @@ def _work(receipt: Receipt) -> dict[str, str]:
 
 def _said(value: Json) -> str:
     if isinstance(value, dict):
-        parts = {name.replace("_", " "): _said(v) for name, v in value.items() if v is not None}
-        return ", ".join(f"{name} ({text})" if ", " in text else f"{name} {text}" for name, text in parts.items())
+        parts = {name if name == "camu_jax" else name.replace("_", " "): _said(v) for name, v in value.items()}
+        return ", ".join(
+            f"{name} ({text})" if ", " in text else f"{name} {text}" for name, text in parts.items() if text
+        )
     if isinstance(value, list):
         return ", ".join(map(_said, value))
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

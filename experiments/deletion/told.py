@@ -11,7 +11,7 @@ from rich.table import Table
 from camu_jax.deletion import Request
 from camu_jax.deletion.receipt import Receipt
 from experiments import UsageError, console, machine, trial
-from experiments.deletion import folder
+from experiments.deletion import folder, page
 from experiments.deletion.case import Case
 
 _NAMES = {"before": "original", "after": "result", "control": "without them"}
@@ -53,11 +53,11 @@ def announce(case: Case, request: Request) -> None:
             spans.append(dataclasses.replace(training, seconds=whole * training.seconds))
     except ValueError as error:
         raise UsageError(f"{options.chosen}: {error}") from error
-    seconds, compiling = (sum(getattr(span, name) for span in spans) for name in ("seconds", "compile_seconds"))
-    console.say(
-        f"about {machine.words(seconds)}, after {compiling:.0f} s of compiling"
-        f"{f'; not counted: {options.train}' if own and whole else ''}"
-    )
+    if spans:
+        seconds, compiling = (sum(getattr(span, name) for span in spans) for name in ("seconds", "compile_seconds"))
+        console.say(f"about {machine.words(seconds)}, after {compiling:.0f} s of compiling")
+    if own and (times := whole + (options.chosen == "retrain")):
+        console.say(f"{'beside that' if spans else 'to do'}: {times} times {options.train}")
 
 
 def outcome(receipt: Receipt, out: Path) -> None:
@@ -76,9 +76,10 @@ def outcome(receipt: Receipt, out: Path) -> None:
             f"memorised; of rows that a model never saw {100 * found['null']:.1f}% look visible"
         )
         names = receipt["asked"]["ids"] or [str(row) for row in receipt["asked"]["rows"]]
-        for name, row in list(zip(names, found["rows"], strict=True))[:_FEW]:
+        for i in page.in_order(found["rows"])[:_FEW]:
+            row = found["rows"][i]
             console.say(
-                f"  {name}: {row['verdict']}; margin {row['before']:.2f} before, {row['after']:.2f} after, "
+                f"  {names[i]}: {row['verdict']}; margin {row['before']:.2f} before, {row['after']:.2f} after, "
                 f"{row['never']:.2f} without it"
             )
         if len(found["rows"]) > _FEW:
@@ -94,4 +95,5 @@ def outcome(receipt: Receipt, out: Path) -> None:
     for note in figures["notes"]:
         console.say(f"  {note}")
     console.say(f"\n{receipt['guarantee']['kind']}: {receipt['guarantee']['words']}")
-    console.say(f"written: {out}/ ({folder.MODEL}, {folder.RECORD}, {folder.RECEIPT}, {folder.PAGE})")
+    models = [path.name for path in folder.models_in(out)]
+    console.say(f"written: {out}/ ({', '.join([*models, folder.RECORD, folder.RECEIPT, folder.PAGE])})")

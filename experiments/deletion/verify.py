@@ -25,7 +25,7 @@ class VerifyOptions:
     """Computes the digests and figures of a receipt again, and says what differs. Exit code 1 if anything does."""
 
     receipt: tyro.conf.Positional[str]
-    """The file receipt.json; what belongs to it lies beside it."""
+    """The file receipt.json or its folder; what belongs to it lies beside it."""
     dataset: str | None = None
     """Where the data are now, as the deletion's own --dataset; without it where they were."""
     data_dir: str | None = None
@@ -61,11 +61,15 @@ def run(options: VerifyOptions) -> int:
     Raises:
       UsageError: the file cannot be read.
     """
-    wrong = 0
+    if Path(options.receipt).is_dir():
+        options = dataclasses.replace(options, receipt=str(Path(options.receipt, folder.RECEIPT)))
+    wrong, left = 0, []
     for check in checks(options):
         console.say(f"{check.what:<11} {check.outcome}{': ' if check.words else ''}{check.words}")
         wrong += check.outcome == "DIFFERS"
-    console.say(f"{wrong} of the receipt's claims do not hold" if wrong else "nothing differs")
+        left += [check.what] if check.outcome == "not checked" else []
+    found = f"claims that do not hold: {wrong}" if wrong else "nothing differs"
+    console.say(f"{found}{'; not checked: ' if left else ''}{', '.join(left)}")
     return int(wrong > 0)
 
 
@@ -175,7 +179,7 @@ def _data(receipt: Receipt, record: Record | None, options: VerifyOptions) -> It
         yield Check("data", "matches", f"{dataset} is without the rows")
         return
     else:
-        yield Check("data", "DIFFERS", f"{dataset} holds other data, with the rows or without them")
+        yield Check("data", "DIFFERS", f"{dataset} holds neither the data of the deletion nor what is left of them")
         return
     labelled = np.setdiff1d(receipt["asked"]["rows"], receipt["asked"]["unlabelled"])
     places = np.searchsorted(receipt["asked"]["rows"], labelled)

@@ -26,6 +26,8 @@ from experiments.margins import MarginFiles
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+_QUIET = 5.0  # seconds between two lines of progress
+
 
 def run(case: Case) -> int:
     """Makes what is missing, writes the folder, and says what is in it.
@@ -165,10 +167,16 @@ class _Parts:
             cache[0] = population.margins_of(control, asked)
         earlier = self._timed(name)
         with machine.measure() as span:
-            start = time.perf_counter()
+            start = said = time.perf_counter()
+            there = len(cache)
 
             def made(done: int, of: int) -> None:
-                console.say(f"{name} that never saw the rows: {done} of {of}")
+                nonlocal said
+                now = time.perf_counter()
+                if done == of or now - said > _QUIET:
+                    left = f", about {machine.words((now - start) / max(1, done - there) * (of - done))} left"
+                    console.say(f"{name} that never saw the rows: {done} of {of}{left if done < of else ''}")
+                    said = now
                 so_far = earlier.seconds + time.perf_counter() - start - span.compile_seconds
                 self._took(name, machine.Span(so_far, earlier.compile_seconds + span.compile_seconds))
 

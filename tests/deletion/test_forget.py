@@ -107,6 +107,7 @@ def test_verify_finds_nothing_and_needs_no_more_than_is_there(first, capsys):
     assert code == 0 and "nothing differs" in said and "DIFFERS" not in said
     for what in ("receipt", "settings", "rows", "result", "record", "figures", "page", "data", "original"):
         assert any(line.replace(":", " ").split()[:2] == [what, "matches"] for line in said.splitlines()), what
+    assert forget.main(["verify", str(first)]) == 0 and capsys.readouterr().out == said
 
 
 def test_verify_asks_the_model_again(first, place, tmp_path, capsys):
@@ -188,6 +189,7 @@ def test_verify_with_other_data_and_with_data_without_the_rows(first, place, tmp
 def test_verify_does_without_an_original_that_is_gone(first, tmp_path, capsys):
     code, said = verify(first, f"--original={tmp_path / 'gone.npz'}", capsys=capsys)
     assert code == 0 and "original    not checked" in said
+    assert said.splitlines()[-1] == "nothing differs; not checked: original"
 
 
 def test_a_second_deletion_goes_on_from_the_first(run, first, tmp_path, place, capsys):

@@ -1,5 +1,6 @@
 """What the README tells of deleting rows from one's own model, done by the owners' scripts that it names."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -39,6 +40,9 @@ def test_a_table_and_two_requests(owner, cache, capsys):
     assert forget.main([*common, *first, "--method=camu"]) == 0
     said = capsys.readouterr().out
     assert "npz:cancer.npz: delete 9 of 400 training rows" in said and "patient-" in said
+    assert f"beside that: 4 times {EXAMPLES / 'cancer.py'}:train" in said and "(model.npz, record.npz" in said
+    verdicts = re.findall(r"patient-\d+: (visible|gone|was never memorised);", said)
+    assert len(verdicts) == 9 and verdicts == sorted(verdicts, key=("visible", "gone", "was never memorised").index)
     assert folder.read_receipt(where / "one" / "receipt.json")["asked"]["ids"] is not None
     with np.load(where / "net.npz") as original, np.load(where / "one" / "model.npz") as result:
         assert sorted(original.files) == sorted(result.files) and "params.Dense_0.kernel" in original.files
