@@ -2,10 +2,11 @@
 # Tries reproduce.py --slurm and srun against a real SLURM on this machine, and stops it again.
 #
 #   apt-get install slurm-wlm munge; pip install 'submitit>=1.5,<2'
-#   PYTHON=.venv/bin/python experiments/bench/slurm.sh
+#   PYTHON=.venv/bin/python experiments/bench/slurm.sh [srun] [array] [requeue]    # without words: all three
 #
 # Needs root. Nothing outside a temporary folder is written; SLURM's own configuration stays as it is.
 set -eu
+PARTS=" ${*:-srun array requeue} "
 PYTHON=$(realpath -s "${PYTHON:-.venv/bin/python}")
 SCRIPTS=$(realpath "$(dirname "$0")/..")
 DIR=$(mktemp -d)
@@ -67,18 +68,25 @@ folders() {
 PART="--datasets tiny --tables 2 --figures 4 --relearn_epochs 1 --methods retrain neggrad camu --seeds 0 1"
 QUICK="--set original.epochs=1 retrain.epochs=2 camu.epochs=1 neggrad.epochs=1"
 
-echo "--- srun -n 2 run.py --dataset=tiny --devices=2"
-# shellcheck disable=SC2046,SC2086
-srun -n 2 "$PYTHON" "$SCRIPTS/run.py" --dataset=tiny --devices=2 --seeds=0 --limit=200 --original.epochs=2 \
-    --retrain.epochs=2 --camu.epochs=2 $(folders srun) 2>&1 | grep --line-buffered -v Gloo
+wanted() {
+    case "$PARTS" in *" $1 "*) echo "--- $2" ;; *) return 1 ;; esac
+}
 
-echo "--- reproduce.py --slurm"
-# shellcheck disable=SC2046,SC2086
-"$PYTHON" "$SCRIPTS/reproduce.py" $PART --limit=200 $QUICK $(folders array) --slurm --array.size=2
+if wanted srun "srun -n 2 run.py --dataset=tiny --devices=2"; then
+    # shellcheck disable=SC2046,SC2086
+    srun -n 2 "$PYTHON" "$SCRIPTS/run.py" --dataset=tiny --devices=2 --seeds=0 --limit=200 --original.epochs=2 \
+        --retrain.epochs=2 --camu.epochs=2 $(folders srun) 2>&1 | grep --line-buffered -v Gloo
+fi
 
-echo "--- reproduce.py --slurm, over the time limit: requeued, and on from what was kept"
-# shellcheck disable=SC2046,SC2086
-"$PYTHON" "$SCRIPTS/reproduce.py" --datasets tiny --tables 2 --figures 4 --methods retrain --seeds 0 --audit \
-    --set retrain.epochs="${EPOCHS:-4000}" --relearn_epochs 1 $(folders requeued) --keep_minutes=0.1 \
-    --slurm --array.size=1 --array.minutes=2
-grep -h "Requeued\|timed" "$DIR"/requeued/results/slurm/*/*.err || echo "it was not requeued: give more EPOCHS"
+if wanted array "reproduce.py --slurm"; then
+    # shellcheck disable=SC2046,SC2086
+    "$PYTHON" "$SCRIPTS/reproduce.py" $PART --limit=200 $QUICK $(folders array) --slurm --array.size=2
+fi
+
+if wanted requeue "reproduce.py --slurm, over the time limit: requeued, and on from what was kept"; then
+    # shellcheck disable=SC2046,SC2086
+    "$PYTHON" "$SCRIPTS/reproduce.py" --datasets tiny --tables 2 --figures 4 --methods retrain --seeds 0 --audit \
+        --set retrain.epochs="${EPOCHS:-4000}" --relearn_epochs 1 $(folders requeued) --keep_minutes=0.1 \
+        --slurm --array.size=1 --array.minutes=2
+    grep -h "Requeued\|timed" "$DIR"/requeued/results/slurm/*/*.err || echo "it was not requeued: give more EPOCHS"
+fi
