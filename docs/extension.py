@@ -159,15 +159,15 @@ class Evidence(SphinxDirective):
         if not rows:
             raise self.error(f"no published result of {places} has the audit {audit}")
         head = ["removed", "method", *(f"`{name}`" for name in self.arguments)]
-        text = f"Figure, [95% interval], null level; seed {seed}; the audit `{audit}` in `experiments/published`."
-        return _table(self, head, rows, "figures") + _said(self, text)
+        text = f"Figure [95% interval] / null level; seed {seed}; the audit `{audit}` in `experiments/published`."
+        return _table(self, head, rows, "figures", "evidence") + _said(self, text)
 
 
 def _estimate(figure: Any) -> str:
     if not isinstance(figure, dict) or figure.get("value") is None:
         return "–"
     interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if "low" in figure else ""
-    null = f", null {figure['null']:.3f}" if figure.get("null") is not None else ""
+    null = f" / {figure['null']:.3f}" if figure.get("null") is not None else ""
     return f"{figure['value']:.3f}{interval}{null}"
 
 
@@ -202,7 +202,14 @@ def _restructure(app: Sphinx, what: str, name: str, thing: Any, options: Any, li
             code = True
         code = head and code and (indented or not line)
         found.append(line if code else _escape(line))
+    if what in ("attribute", "property"):  # napoleon takes what stands before a colon in their first line for a type
+        found.insert(0, "\\")
     lines[:] = found
+
+
+def _is_plain(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Fields of named tuples stand under "Attributes" of their class, and Python says nothing of them."""
+    return True if str(thing.__doc__).startswith("Alias for field number") else None
 
 
 def _parse(*event: Any) -> tuple[str, str] | None:
@@ -220,13 +227,13 @@ def _escape(line: str) -> str:
 
 
 def _table(
-    directive: SphinxDirective, head: Sequence[str], rows: Sequence[Sequence[str]], css: str
+    directive: SphinxDirective, head: Sequence[str], rows: Sequence[Sequence[str]], *css: str
 ) -> list[nodes.Node]:
     """A table, parsed as the page's own Markdown is; columns without any text are left out."""
     kept = [k for k, name in enumerate(head) if any(row[k] for row in rows)]
     lines = ["| " + " | ".join(row[k] for k in kept) + " |" for row in ([*head], *rows)]
     lines.insert(1, "|" + " --- |" * len(kept))
-    box = nodes.container("", *directive.parse_text_to_nodes("\n".join(lines)), classes=[css])
+    box = nodes.container("", *directive.parse_text_to_nodes("\n".join(lines)), classes=list(css))
     words = [k for k, name in enumerate(head) if name in _WORDS]
     for row in box.findall(nodes.row):
         for k, entry in zip(kept, row.children):
@@ -258,4 +265,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
             field.label = "Attributes"
     app.connect("autodoc-process-signature", _parse)
     app.connect("autodoc-process-docstring", _restructure, priority=100)  # before napoleon
+    app.connect("autodoc-skip-member", _is_plain)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

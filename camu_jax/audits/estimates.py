@@ -6,6 +6,7 @@ Pearson's, which are never too short for a share, and which here also serve for 
 
 import dataclasses
 import statistics
+import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ class Evidence:
         for name, *columns in rows:
             cells = [name.ljust(widths[0])] + [text.rjust(width) for text, width in zip(columns, widths[1:])]
             lines.append("  ".join(cells))
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *(textwrap.fill(note, 110) for note in self.notes)])
 
     def as_json(self) -> dict[str, Any]:
         """Each figure as a dictionary of what is known of it, the details, and the notes."""
