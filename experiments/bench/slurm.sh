@@ -88,5 +88,5 @@ if wanted requeue "reproduce.py --slurm, over the time limit: requeued, and on f
     "$PYTHON" "$SCRIPTS/reproduce.py" --datasets tiny --tables 2 --figures 4 --methods retrain --seeds 0 --audit \
         --set retrain.epochs="${EPOCHS:-4000}" --relearn_epochs 1 $(folders requeued) --keep_minutes=0.1 \
         --slurm --array.size=1 --array.minutes=2
-    grep -h "Requeued\|timed" "$DIR"/requeued/results/slurm/*/*.err || echo "it was not requeued: give more EPOCHS"
+    grep -h Requeued "$DIR"/requeued/results/slurm/*/*.out || echo "it was not requeued: give more EPOCHS"
 fi
