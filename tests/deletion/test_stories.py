@@ -1,4 +1,4 @@
-"""What the README tells of deleting rows from one's own model, done by the owners' scripts that it names."""
+"""What the documentation tells of deleting rows from one's own model, done by the owners' scripts that it names."""
 
 import re
 import runpy
