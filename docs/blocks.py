@@ -84,12 +84,13 @@ def first() -> dict[str, Any]:
 
 
 def command(text: str) -> str:
-    """What the last command of a block prints behind the first empty line: its table, without times and progress."""
+    """What a block prints behind the first empty line: its table, without times and progress. Else all of it."""
     where = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "110"}
     done = subprocess.run(["sh", "-ec", text], env=where, capture_output=True, text=True)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, text, done.stdout, done.stderr)
-    table = done.stdout.partition("\n\n")[2].strip("\n")
+    before, _, behind = done.stdout.partition("\n\n")
+    table = (behind or before).strip("\n")
     return "".join(f"{line.rstrip()}\n" for line in table.splitlines())
 
 

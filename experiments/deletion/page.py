@@ -111,9 +111,10 @@ _WORK = {
 
 
 def _work(receipt: Receipt) -> dict[str, str]:
-    """What was run, in words, without what was left at nothing."""
+    """What was run, in words, without what was left at nothing, and without settings of ours where theirs trained."""
     work = receipt["work"]
-    return {title: text for name, title in _WORK.items() if (text := _said(work.get(name)))}
+    unused = {"settings"} if work["method"] == "retrain" and work.get("train") else set()
+    return {title: text for name, title in _WORK.items() if name not in unused and (text := _said(work.get(name)))}
 
 
 def _said(value: Json) -> str:
