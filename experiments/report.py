@@ -41,7 +41,7 @@ def run(options: ReportOptions) -> None:
     for reason in found.damaged:
         console.warn(f"{reason}; it is left out")
     if not found.results and not found.relearned:
-        raise UsageError(f"{out} holds no results; make some with experiments/run.py, or give another --out")
+        raise UsageError(f"{out} holds no results; make some with camu-jax run, or give another --out")
     store.prepare("--report_dir", target)
     for file in reporting.write(found, target):
         console.say(f"written: {file}")

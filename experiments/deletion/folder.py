@@ -103,7 +103,7 @@ def models_in(folder: Path) -> list[Path]:
         path for path in folder.glob(f"{MODEL}*") if re.fullmatch(rf"{MODEL}(-\d+)?(\.npz|\.safetensors)?", path.name)
     ]
     if not found:
-        raise UsageError(f"{folder} holds no model; allowed: a folder that experiments/forget.py made")
+        raise UsageError(f"{folder} holds no model; allowed: a folder that camu-jax forget made")
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
