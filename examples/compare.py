@@ -1,7 +1,8 @@
 """Compare five methods, with intervals: `python examples/compare.py [FOLDER]`, three minutes on two cores.
 
 Each forgets a tenth of scikit-learn's digits, with three seeds. The figure shows accuracies (mean and range over the
-seeds) and the loss attack (first seed, with its 95% interval), beside Retrain, which the others should be like.
+seeds) and the loss attack (first seed, with its 95% interval). The grey lines are Retrain, which the others should be
+like.
 """
 
 import sys
@@ -46,14 +47,15 @@ def main(folder: Path, seeds: int = 3, epochs: int = 10) -> None:
     for axes, (metric, label) in zip(panels, METRICS.items(), strict=False):
         values = np.array([[found[metric] for found in accuracies[name]] for name in METHODS])
         mean, low, high = values.mean(1), values.min(1), values.max(1)
+        axes.axvline(mean[0], color="grey", linewidth=0.8)
         axes.errorbar(mean, places, xerr=[mean - low, high - mean], fmt="o", capsize=3)
         axes.set_xlabel(label)
         print(metric, {name: f"{m:.2f} ({a:.2f} to {b:.2f})" for name, m, a, b in zip(METHODS, mean, low, high)})
     value, low, high = (
         np.array([getattr(attacks[name], part) for name in METHODS]) for part in ("value", "low", "high")
     )
+    panels[2].axvline(value[0], color="grey", linewidth=0.8)
     panels[2].errorbar(value, places, xerr=[value - low, high - value], fmt="o", capsize=3)
-    panels[2].axvline(0.5, color="grey", linewidth=0.8)
     panels[2].set_xlabel("loss attack, area under the curve")
     panels[0].set(yticks=places, yticklabels=list(METHODS))
     figure.savefig(folder / "compare.svg", metadata={"Date": None})

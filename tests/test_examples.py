@@ -15,13 +15,22 @@ matplotlib.use("agg")
 
 
 @pytest.mark.parametrize(
-    "name, short",
-    [("own_model", {}), pytest.param("compare", {"seeds": 1}, marks=pytest.mark.slow), ("new_method", {})],
+    "name, short, compared",
+    [
+        ("own_model", {}, None),
+        ("new_method", {}, None),
+        ("compare", {"seeds": 1}, ("CaMU", "NegGrad")),
+        pytest.param("compare", {"seeds": 1}, None, marks=pytest.mark.slow),
+    ],
 )
-def test_an_example_draws(name, short, tmp_path, capsys, monkeypatch):
+def test_an_example_draws(name, short, compared, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](tmp_path, epochs=1, **short)
+        example = runpy.run_path(str(EXAMPLES / f"{name}.py"))
+        if compared:
+            for method in set(example["METHODS"]) - set(compared):
+                del example["METHODS"][method]
+        example["main"](tmp_path, epochs=1, **short)
     assert (tmp_path / f"{name}.svg").stat().st_size > 5_000
     assert capsys.readouterr().out
 
