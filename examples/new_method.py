@@ -60,7 +60,7 @@ def main(folder, epochs=10):
     for shift, (metric, label) in zip((-0.2, 0.2), {"R_ts": "other classes", "F_ts": "class 0"}.items(), strict=True):
         axes.bar(jnp.arange(3) + shift, [each[metric] for each in found.values()], width=0.4, label=label)
     axes.set_xticks(range(3), list(found))
-    axes.set(ylabel="test accuracy (%)", ylim=(0, 125))
+    axes.set(ylabel="test accuracy (%)", ylim=(0, 120), yticks=range(0, 101, 20))
     axes.legend(ncols=2)
     figure.savefig(f"{folder}/new_method.svg", metadata={"Date": None})
 
