@@ -250,7 +250,10 @@ def build_model(
     try:
         jax.eval_shape(model.init, keys.trial())
     except (ValueError, TypeError, ZeroDivisionError, OverflowError, IndexError) as error:
-        raise UsageError(f"model.architecture {settings.architecture} does not take {shape} images ({error})") from None
+        raise UsageError(
+            f"model.architecture {settings.architecture} does not take {shape} images ({error}); "
+            "--model.factory=FILE.py:NAME gives your own model"
+        ) from None
     return model
 
 

@@ -76,7 +76,7 @@ class Receipt(TypedDict):
       format: `FORMAT`.
       made: when, ISO 8601.
       asked: what was asked for.
-      digests: of `data`, `rows`, `original`, `result`, `record`, `settings` and `code`, 64 digits each.
+      digests: of `data`, `rows`, `original`, `result`, `record`, `settings`, `code` and `program`, 64 digits each.
       work: what was run, with which settings, on what, and what it cost.
       guarantee: in words.
       figures: accuracies, attacks, verdicts.

@@ -135,14 +135,20 @@ class Case:
 
     def code(self) -> str:
         """The digest of the code: this library, these commands, and the user's model."""
-        here = Path(__file__).resolve().parents[1]
-        sources = [Path(camu_jax.__file__).parent, here]
-        files = [
-            (file.relative_to(folder.parent).as_posix(), file) for folder in sources for file in folder.rglob("*.py")
-        ]
-        found = [[name, digests.of_path(file)] for name, file in sorted(files)]
         own = None if self.options.train is None else own_trainer.digest(self.options.train)
-        return digests.of_json([found, self.experiment.model_settings, own])
+        return digests.of_json([program(), self.experiment.model_settings, own])
+
+
+def program() -> str:
+    """The digest of this library and these commands: what computes the figures, and words and page of a receipt."""
+    sources = [Path(camu_jax.__file__).parent, Path(__file__).resolve().parents[1]]
+    files = [
+        (file.relative_to(source.parent).as_posix(), file)
+        for source in sources
+        for file in source.rglob("*")
+        if file.suffix in (".py", ".jinja")
+    ]
+    return digests.of_json([[name, digests.of_path(file)] for name, file in sorted(files)])
 
 
 def open_case(options: ForgetConfig) -> Case:
@@ -173,8 +179,9 @@ def open_case(options: ForgetConfig) -> Case:
         ids = source.ids.tolist()
     named = rows.read(options.rows, len(train), id_column=options.id_column, ids=ids)
     if again := sorted(set(named.numbers) & set(earlier)):
+        id_ = "" if named.ids is None else f" ({named.ids[named.numbers.index(again[0])]})"
         raise UsageError(
-            f"rows: {options.rows} names row {again[0]}, which was deleted before; allowed: rows that are left"
+            f"rows: {options.rows} names row {again[0]}{id_}, which was deleted before; allowed: rows that are left"
         )
     bare = np.zeros(0, np.int64) if source.unlabelled is None else source.unlabelled
     stays = np.setdiff1d(np.arange(len(train)), [*named.numbers, *earlier])

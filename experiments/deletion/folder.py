@@ -89,7 +89,7 @@ def read_receipt(file: Path) -> Receipt:
     return found
 
 
-_DIGESTS = {"data", "retained", "rows", "original", "result", "record", "settings", "code"}
+_DIGESTS = {"data", "retained", "rows", "original", "result", "record", "settings", "code", "program"}
 _WORK = {"dataset", "data_dir", "limit", "original", "previous", "method", "settings", "witnesses", "key", "info"}
 
 

@@ -85,6 +85,10 @@ def checks(options: VerifyOptions) -> Iterator[Check]:
         return
     yield _equal("receipt", receipt["digest"], digest(receipt), "its contents were changed after it was sealed")
     yield from _signature(receipt, options.public_key)
+    same = receipt["digests"]["program"] == case.program()
+    if not same:
+        words = "another version of camu_jax made this receipt, and may have other words"
+        yield Check("program", "not checked", f"{words}; git revision {receipt['work'].get('git') or 'unknown'}")
     yield _equal("settings", receipt["digests"]["settings"], settings_digest(receipt["work"]))
     yield _equal("rows", receipt["digests"]["rows"], digests.of_json(receipt["asked"]["rows"]))
     yield _result(receipt, file.parent)
@@ -94,8 +98,8 @@ def checks(options: VerifyOptions) -> Iterator[Check]:
         yield _equal("record", receipt["digests"]["record"], digests.of_named(record.arrays()))
     except ValueError as error:
         yield Check("record", "DIFFERS", str(error))
-    yield from _figures(receipt, record)
-    yield _page(receipt, file.parent)
+    yield from _figures(receipt, record, same)
+    yield _page(receipt, file.parent, same)
     yield from _data(receipt, record, options)
     if options.ask and record is not None:
         yield _asked(receipt, record, options)
@@ -135,7 +139,7 @@ def _result(receipt: Receipt, where: Path) -> Check:
     return _equal("result", receipt["digests"]["result"], found, "the model was changed since the receipt was written")
 
 
-def _figures(receipt: Receipt, record: Record | None) -> Iterator[Check]:
+def _figures(receipt: Receipt, record: Record | None, same: bool) -> Iterator[Check]:
     if record is None:
         yield Check("figures", "not checked", "there is no record to compute them from")
         return
@@ -144,6 +148,8 @@ def _figures(receipt: Receipt, record: Record | None) -> Iterator[Check]:
         found = figures.compute(record, audit_key(receipt), witnesses=work["witnesses"]["kind"])
         method = next(m for m in METHODS.values() if m.name == work["method"])
         promised = guarantee.state(method, work["info"], found)
+        if not same:
+            promised["words"] = receipt["guarantee"]["words"]
     except (KeyError, ValueError, TypeError, IndexError, StopIteration) as error:  # of a record of something else
         yield Check("figures", "DIFFERS", f"they cannot be computed from the record ({type(error).__name__}: {error})")
         return
@@ -157,12 +163,16 @@ def _figures(receipt: Receipt, record: Record | None) -> Iterator[Check]:
         yield Check("figures", "matches", "computed again from the record")
 
 
-def _page(receipt: Receipt, where: Path) -> Check:
+def _page(receipt: Receipt, where: Path, same: bool) -> Check:
     try:
-        same = (where / folder.PAGE).read_text(encoding="utf-8") == page.render(receipt)
+        found = (where / folder.PAGE).read_text(encoding="utf-8")
+        if found == page.render(receipt):
+            return Check("page", "matches")
     except (OSError, ValueError) as error:
         return Check("page", "DIFFERS", str(error))
-    return Check("page", "matches") if same else Check("page", "DIFFERS", "it is not what the receipt says")
+    if not same:
+        return Check("page", "not checked", "another version made it")
+    return Check("page", "DIFFERS", "it is not what the receipt says")
 
 
 def _data(receipt: Receipt, record: Record | None, options: VerifyOptions) -> Iterator[Check]:

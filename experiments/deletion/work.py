@@ -19,7 +19,7 @@ from camu_jax.deletion.delete import draw_up, plain
 from camu_jax.deletion.receipt import Receipt
 from experiments import UsageError, console, machine, own_trainer, store, unfinished
 from experiments.deletion import folder, page, told
-from experiments.deletion.case import Case
+from experiments.deletion.case import Case, program
 from experiments.experiment import digest
 from experiments.margins import MarginFiles
 
@@ -107,6 +107,7 @@ def _receipt(case: Case, request: Request, result: Predictor, record: Record, pa
             "original": folder.digest_of(case.stored),
             "result": folder.digest_of(folder.models_in(where)),
             "code": case.code(),
+            "program": program(),
         },
         work={
             "dataset": options.dataset,

@@ -12,7 +12,7 @@ from camu_jax import digests, from_linen, train, weights
 from camu_jax.data import load
 from camu_jax.training import TrainSettings
 from experiments import forget
-from experiments.deletion import folder
+from experiments.deletion import case, folder
 
 FACTORY = """
 import flax.linen as nn
@@ -93,7 +93,7 @@ def test_the_folder_holds_a_model_like_the_original_and_a_receipt(first, place):
     receipt = receipt_of(first)
     assert receipt["asked"] == {"rows": [3, 17, 42], "ids": None, "total": 160, "unlabelled": [], "left_out": 0}
     assert receipt["digests"]["original"] == digests.of_path(place / "net.npz")
-    names = {"data", "retained", "rows", "original", "result", "record", "settings", "code"}
+    names = {"data", "retained", "rows", "original", "result", "record", "settings", "code", "program"}
     assert set(receipt["digests"]) == names
     assert receipt["work"]["seconds"].keys() == {"result", "control", "models"} and receipt["work"]["seed"] == 0
     assert len(receipt["figures"]["verdicts"]["rows"]) == 3
@@ -184,6 +184,20 @@ def test_verify_with_other_data_and_with_data_without_the_rows(first, place, tmp
     np.savez(tmp_path / "other.npz", **arrays)
     code, said = verify(first, f"--dataset=npz:{tmp_path / 'other.npz'}", capsys=capsys)
     assert code == 1 and "data        DIFFERS" in said
+
+
+def test_verify_does_not_blame_a_receipt_for_another_version_of_the_program(first, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "older"
+    shutil.copytree(first, out)
+    with (out / "receipt.html").open("a") as page:
+        page.write("<!-- as an older version has it -->")
+    assert verify(out, capsys=capsys)[0] == 1
+    monkeypatch.setattr(case, "program", lambda: "0" * 64)
+    code, said = verify(out, capsys=capsys)
+    assert code == 0 and said.splitlines()[-1] == "nothing differs; not checked: program, page"
+    _sealed_figure(out)
+    code, said = verify(out, capsys=capsys)
+    assert code == 1 and "guarantee.kind: the receipt says exact" in said  # figures are computed again all the same
 
 
 def test_verify_does_without_an_original_that_is_gone(first, tmp_path, capsys):

@@ -53,6 +53,9 @@ def test_a_table_and_two_requests(owner, cache, capsys):
     assert forget.main([*common, *second, "--method=retrain"]) == 0
     assert forget.main(["verify", str(where / "two" / "receipt.json")]) == 0
     assert "previous    matches" in capsys.readouterr().out
+    again = [f"--previous={where / 'two'}", f"--rows={where / 'more.csv'}", f"--out={where / 'three'}"]
+    assert forget.main([*common, *again]) == 2
+    assert f"names row 300 ({one_more}), which was deleted before" in capsys.readouterr().err
 
 
 def test_the_nnx_owner_reads_what_was_written_in_the_form_of_her_own(tmp_path):
