@@ -1,0 +1,98 @@
+"""The tables of the README and of the results' page say what the published result files say."""
+
+import csv
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+PUBLISHED = REPO / "experiments" / "published"
+README, RESULTS = REPO / "README.md", REPO / "docs" / "results.md"
+METHODS = {"T-S": "bad_teacher"}  # others are called by their names in small letters
+PLACE = ("dataset", "task", "method", "metric")
+with (REPO / "experiments" / "paper" / "tables.csv").open(encoding="utf-8") as file:
+    PAPER = {tuple(row[part] for part in PLACE): row["value"] for row in csv.DictReader(file)}
+
+
+def rows(page):
+    """The tables' rows, as cells; a header has no figure."""
+    lines = re.findall(r"^\|(.+)\|$", page.read_text(encoding="utf-8"), re.M)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def ours(*place):
+    dataset, task, method, metric = place
+    files = sorted((PUBLISHED / dataset / task / method).glob("seed*.json"))
+    return [json.loads(file.read_text(encoding="utf-8"))["metrics"][metric] for file in files]
+
+
+def cell(*place):
+    """Mean, standard deviation where there are several seeds, and the paper's figure."""
+    values = ours(*place)
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{spread} ({float(PAPER[place]):.2f})"
+
+
+def distances(method, other):
+    """The mean absolute difference of what two functions say of the accuracies of data10 and class0."""
+    metrics = {"data10": ("R_tr", "F_tr", "T_s"), "class0": ("R_ts", "F_ts")}
+    places = [(data, task, m) for data in ("digit", "fashion") for task, ms in metrics.items() for m in ms]
+    return statistics.fmean(abs(method(*place) - other(*place)) for place in places)
+
+
+@pytest.mark.parametrize("page", [README, RESULTS], ids=lambda page: page.name)
+def test_camu_on_every_task(page):
+    tables = rows(page)
+    metrics = next(row for row in tables if row[:2] == ["data set", "task"])[2:]
+    found = [row for row in tables if row[0] in ("Digit", "Fashion")]
+    assert len(found) == 12
+    differences = {"Digit": [], "Fashion": []}
+    for data, task, *cells in found:
+        assert [bool(text) for text in cells] == [task.startswith(kind) for kind in ("data",) * 3 + ("class",) * 2]
+        for metric, text in zip(metrics, cells, strict=True):
+            if text:
+                place = data.lower(), task, "camu", metric
+                assert text == cell(*place), place
+                differences[data].append(abs(statistics.fmean(ours(*place)) - float(PAPER[place])))
+    every = [gap for gaps in differences.values() for gap in gaps]
+    assert len(every) == 30
+    digit, fashion, both = (f"{statistics.fmean(gaps):.2f}" for gaps in (*differences.values(), every))
+    said = " ".join(page.read_text(encoding="utf-8").split())
+    if page == README:
+        assert f"difference over the 30 entries is {both} points" in said
+    else:
+        assert f"is {digit} points over the 15 entries of Digit, {fashion} over those of Fashion, and {both}" in said
+
+
+def test_every_method():
+    tables = rows(RESULTS)
+    checked = 0
+    for place, header in enumerate(tables):
+        if header[0] in ("data10", "class0"):
+            half = (len(header) - 1) // 2
+            for name, *cells in tables[place + 2 : place + 10]:
+                method = METHODS.get(name, name.lower())
+                for k, text in enumerate(cells):
+                    metric = header[1 + k].rpartition(": ")[2]
+                    assert text == cell(("digit", "fashion")[k >= half], header[0], method, metric), (name, metric)
+                    checked += 1
+    assert checked == 80
+
+
+def test_distances_to_retrain():
+    tables = rows(RESULTS)
+    place, names = next((i, row[1:]) for i, row in enumerate(tables) if row[1:2] == ["NegGrad"])
+    for name, text, papers in zip(names, tables[place + 2][1:], tables[place + 3][1:], strict=True):
+        method = METHODS.get(name, name.lower())
+
+        def mean(data, task, metric, of=method):
+            return statistics.fmean(ours(data, task, of, metric))
+
+        def paper(data, task, metric, of=method):
+            return float(PAPER[data, task, of, metric])
+
+        assert text == f"{distances(mean, lambda *at: mean(*at, of='retrain')):.2f}", name
+        assert papers == f"{distances(paper, lambda *at: paper(*at, of='retrain')):.2f}", name
