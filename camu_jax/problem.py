@@ -90,7 +90,8 @@ class Problem:
             return Predictor((variables,), self.model, self.pipeline)(x).logits
 
         variables = self.original or jax.eval_shape(self.model.init, jax.random.key(0))
-        image = jax.ShapeDtypeStruct((1, *self.forget.x.shape[1:]), self.forget.x.dtype)
+        dtype = jax.dtypes.canonicalize_dtype(self.forget.x.dtype)  # of float64, what JAX computes in
+        image = jax.ShapeDtypeStruct((1, *self.forget.x.shape[1:]), dtype)
         jax.eval_shape(self.pipeline.clean, image)  # what is wrong there is not the model's fault
         try:
             return jax.eval_shape(logits, variables, image)

@@ -93,7 +93,7 @@ def _kind(made: object) -> str:
 def _check(factory: str, model: Model, image_shape: tuple[int, ...], num_classes: int, dtype: str) -> None:
     """Traces the model on a batch of two, in evaluation and in training."""
     key = keys.trial()
-    images = jax.ShapeDtypeStruct((2, *image_shape), dtype)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jax.dtypes.canonicalize_dtype(dtype))
     with own_code.said_in_one_line(_FLAG, factory):
         variables = jax.eval_shape(model.init, key)
         outputs = jax.eval_shape(model.eval, variables, images)

@@ -12,7 +12,8 @@ from tests.helpers import NORMED, PLAIN
 
 # Compiling takes most of the time of the tests: without these flags nearly twice as long, with the same results. XLA
 # stops the process at a flag that it does not know, as jaxlib 0.11 does.
-if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+NEW = tuple(map(int, metadata.version("jaxlib").split(".")[:2])) >= (0, 11)
+if not NEW:
     quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # scikit-learn's threads would wait for the other test process
@@ -30,6 +31,13 @@ _LONGEST = ("test_run.py", "test_audits.py", "test_parallel.py")  # first, so th
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+@pytest.fixture(scope="module", autouse=NEW)
+def forgotten_programs():
+    """Newer jaxlibs map each program into memory in several pieces, and a process may have 65,530 of them."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
