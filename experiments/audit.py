@@ -31,13 +31,18 @@ def missing(job: Job) -> bool:
 def make(jobs: Sequence[Job]) -> None:
     """Makes what a job lacks, or several jobs of one method; the caller has claimed them."""
     without = [job for job in jobs if machine.agree(job.read() is None)]
+    made: dict[int, Predictor] = {}  # by seed; the audits need not make or load them again
     if len(without) > 1:
-        make_together(without, without[0].original())
+        predictors = make_together(without, without[0].original())
+        made = {job.seed: predictor for job, predictor in zip(without, predictors, strict=True)}
     elif without:
-        without[0].make(without[0].original())
+        made = {without[0].seed: without[0].make(without[0].original())}
     for job in jobs:
-        for name in lacking(job):
-            add(job, name)
+        predictor = made.pop(job.seed, None)
+        if names := lacking(job):
+            predictor = predictor or job.predictor()
+            for name in names:
+                add(job, name, predictor)
         if job.experiment.config.audit and job.failure():
             console.say(f"{job}: not audited, as it failed")
 
@@ -51,9 +56,8 @@ def lacking(job: Job) -> list[AuditName]:
     return [n for n in config.audit if n not in made or made[n]["settings"] != plain(config.audits)]
 
 
-def add(job: Job, name: AuditName) -> None:
-    """Adds an audit to a job's result, which the caller has claimed."""
-    predictor = job.predictor()
+def add(job: Job, name: AuditName, predictor: Predictor) -> None:
+    """Adds an audit of the unlearned model to a job's result, which the caller has claimed."""
     with machine.measure() as span:
         found = AUDITS[name](job, predictor)
     entries = found.as_json()

@@ -52,7 +52,8 @@ class Common:
     limit: int | None = None
     """Use only N training and at most N test examples, for a quick look."""
     keep_models: bool = True
-    """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model."""
+    """Keep the unlearned models beside the results, <out>/<dataset>/<task>/<method>/seed<k>.model; otherwise later
+    audits and relearning make them again."""
     keep_minutes: float = 2.0
     """How much work a process that is killed may lose: the state of training and unlearning is kept so often, in the
     cache, and the same command goes on from it. 0 keeps nothing."""

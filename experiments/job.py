@@ -197,7 +197,7 @@ def jobs_of(experiment: Experiment) -> list[Job]:
     return [Job(experiment, method, seed) for seed in config.seeds for method in config.methods]
 
 
-def make_together(jobs: Sequence[Job], original: Variables) -> None:
+def make_together(jobs: Sequence[Job], original: Variables) -> list[Predictor]:
     """As `Job.make` for several seeds of one method in one program; each takes an equal share of the time."""
     method, settings = jobs[0].entry
     problem, train = jobs[0].problem(original), jobs[0].experiment.train
@@ -213,3 +213,4 @@ def make_together(jobs: Sequence[Job], original: Variables) -> None:
     share = machine.Span(span.seconds / len(jobs), span.compile_seconds / len(jobs), span.shared)
     for job, predictor in zip(jobs, predictors, strict=True):
         job.finish(predictor, share, side_by_side=len(jobs))
+    return predictors

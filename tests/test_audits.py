@@ -10,7 +10,7 @@ import pytest
 import experiments
 from camu_jax import NegGrad
 from camu_jax.methods import METHODS
-from experiments import config, keys, reproduce, run, store, tune
+from experiments import config, job, keys, reproduce, run, store, tune
 
 REPO = Path(__file__).resolve().parent.parent
 QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1"]
@@ -40,6 +40,14 @@ def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
     assert " M " in capsys.readouterr().out
     assert run.main([*flags, "--audit", "paper", "klom"]) == 0
     assert "nothing to do" in capsys.readouterr().out and result(tmp_path, "unroll") == after
+
+
+def test_a_model_that_is_not_kept_is_audited_before_it_is_gone(folders, monkeypatch):
+    made, make = [], job.Job.make
+    monkeypatch.setattr(job.Job, "make", lambda *args: made.append(args) or make(*args))
+    flags = [*QUICK, *folders, "--methods=retrain", "--no-keep_models"]
+    assert run.main([*flags, "--audit=paper"]) == 0
+    assert len(made) == 1
 
 
 def test_lira_is_for_random_forget_sets(folders, capsys):
