@@ -24,7 +24,9 @@ def rows(page):
 
 
 def ours(*place):
+    """What the files say; CIFAR's are of the small ResNet-18."""
     dataset, task, method, metric = place
+    dataset += "-small" * (dataset in ("c10", "c100"))
     files = sorted((PUBLISHED / dataset / task / method).glob("seed*.json"))
     return [json.loads(file.read_text(encoding="utf-8"))["metrics"][metric] for file in files]
 
@@ -57,6 +59,13 @@ def test_camu_on_every_task(page):
                 place = data.lower(), task, "camu", metric
                 assert text == cell(*place), place
                 differences[data].append(abs(statistics.fmean(ours(*place)) - float(PAPER[place])))
+    if page == README:
+        small = [row for row in tables if row[0].endswith("(small)")]
+        assert [row[:2] for row in small] == [[f"{d} (small)", t] for d in ("C10", "C100") for t in ("data10", "class0")]
+        for data, task, *cells in small:
+            for metric, text in zip(metrics, cells, strict=True):
+                assert text == (cell(data.split()[0].lower(), task, "camu", metric) if text else ""), (data, task, metric)
+            assert sum(map(bool, cells)) == (3 if task == "data10" else 2)
     every = [gap for gaps in differences.values() for gap in gaps]
     assert len(every) == 30
     digit, fashion, both = (f"{statistics.fmean(gaps):.2f}" for gaps in (*differences.values(), every))
@@ -82,8 +91,25 @@ def test_every_method():
     assert checked == 80
 
 
-def test_distances_to_retrain():
+def test_cifar():
     tables = rows(RESULTS)
+    header = next(row for row in tables if row[:2] == ["small ResNet-18", "method"])[2:]
+    places = [name.split(": ") for name in header]  # data10: R_tr
+    found = [row for row in tables if row[0] in ("C10", "C100")]
+    published = {(path.parts[-3], path.name) for path in PUBLISHED.glob("c10*-small/*/*") if any(path.glob("seed*.json"))}
+    shown = set()
+    for data, name, *cells in found:
+        method = METHODS.get(name, name.lower())
+        for (task, metric), text in zip(places, cells, strict=True):
+            if text:
+                shown.add((f"{data.lower()}-small", method))
+                assert text == cell(data.lower(), task, method, metric), (data, name, task, metric)
+    assert shown == published
+
+
+@pytest.mark.parametrize("page", [README, RESULTS], ids=lambda page: page.name)
+def test_distances_to_retrain(page):
+    tables = rows(page)
     place, names = next((i, row[1:]) for i, row in enumerate(tables) if row[1:2] == ["NegGrad"])
     for name, text, papers in zip(names, tables[place + 2][1:], tables[place + 3][1:], strict=True):
         method = METHODS.get(name, name.lower())
