@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal, NamedTuple
 
 from camu_jax import Camu, Model, Pipeline, Settings, TrainSettings, models
-from camu_jax.methods import METHODS
+from camu_jax.methods import METHODS, Scrub
 from camu_jax.model import in_bfloat16
 from camu_jax.models.resnet import Stem
 from experiments import tasks
@@ -110,13 +110,18 @@ class Defaults(NamedTuple):
     settings: dict[str, Settings]
 
 
-def camu_epochs(percent: int) -> int:
-    """CaMU's epochs where a share of the training set is removed: never more steps than data10's ten epochs make.
+def forget_epochs(percent: int) -> int:
+    """Epochs of CaMU and Boundary where a share is removed: never more updates than data10's ten epochs make.
 
-    An epoch is one pass over the forget set, so that of 20% it has twice the steps, and ten of them harm the model. The
-    paper's own times (Table 13) show fewer epochs at 15% and 20%; TUNING.md has what was tried.
+    An epoch is one pass over the forget set, so that of 20% it has twice the updates, and ten of them harm the model.
+    The paper's own times (Table 13) show fewer epochs of CaMU at 15% and 20%; TUNING.md has what was tried.
     """
     return max(1, min(10, round(100 / percent)))
+
+
+def forget_batch_size(percent: int, at_10_percent: int) -> int:
+    """SCRUB's, which passes over the forget set twice whatever its size: likewise as many updates as at 10%."""
+    return round(at_10_percent * max(10, percent) / 10)
 
 
 def defaults(dataset: str, task: str, preset: Preset, size: Size = "full") -> Defaults:
@@ -134,8 +139,6 @@ def defaults(dataset: str, task: str, preset: Preset, size: Size = "full") -> De
 
     classes = tasks.kind_of(task) == "class"
     camu = dict(_CAMU["small" if cifar and size == "small" else model.architecture, classes])
-    if (percent := tasks.percent_of(task)) is not None:
-        camu["epochs"] = camu_epochs(percent)
     if dataset == "c100" and classes:
         camu["repeat"] = 10  # section 4.2.2: "we repeatedly select the forgetting data"
     if dataset == "tiny" and classes:
@@ -146,6 +149,10 @@ def defaults(dataset: str, task: str, preset: Preset, size: Size = "full") -> De
         changes |= {name: dict(of) for name, of in _BASELINES[classes].items()}
     if classes and dataset in _UNROLL_SIGMA:
         changes["unroll"]["sigma"] = _UNROLL_SIGMA[dataset]
+    if (percent := tasks.percent_of(task)) is not None:
+        camu["epochs"] = changes["boundary"]["epochs"] = forget_epochs(percent)
+        at_10_percent = changes["scrub"].get("forget_batch_size", Scrub.forget_batch_size)
+        changes["scrub"]["forget_batch_size"] = forget_batch_size(percent, at_10_percent)
     for name in ("retrain", "sisa"):
         changes[name] |= dataclasses.asdict(scratch)
     changes["bad_teacher"] |= dict(teacher_epochs=original.epochs, teacher_learning_rate=original.learning_rate)

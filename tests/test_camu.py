@@ -345,6 +345,19 @@ def test_the_authors_table_of_settings(dataset, task, epochs, ce, kl, repeat, pr
     assert found == getattr(Camu, preset)(**expected)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "task", "epochs", "batch"),
+    [
+        *(("digit", f"data{p}", *of) for p, *of in [(5, 10, 512), (10, 10, 512), (15, 7, 768), (20, 5, 1024)]),
+        ("tiny", "data20", 5, 128),
+        ("fashion", "class0", 10, 512),
+    ],
+)
+def test_the_baselines_make_as_many_updates_on_the_forget_set_as_at_10_percent(dataset, task, epochs, batch):
+    settings = defaults(dataset, task, "reference").settings
+    assert settings["boundary"].epochs == epochs and settings["scrub"].forget_batch_size == batch
+
+
 NUMBERS = ("kl_learning_rate", "ce_learning_rate", "l2", *WEIGHTS)
 BAD = [
     *((name, value, "a finite number >= 0") for name in NUMBERS for value in (-1e-9, float("nan"), float("inf"))),
