@@ -5,14 +5,26 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar, get_args
 
+import jax
 import tyro
 
-from camu_jax import Pipeline, Settings, TrainSettings, _validate
+from camu_jax import Pipeline, Predictor, Problem, Settings, TrainSettings, _validate, loop
 from camu_jax.methods import METHODS, Method, method_of
 from camu_jax.methods.camu import ABLATIONS
 from experiments import UsageError, console, sources, store
 from experiments.defaults import ModelSettings, Preset, defaults
 from experiments.tasks import kind_of
+
+
+def _unchanged(
+    key: jax.Array, problem: Problem, settings: Settings, *, progress: loop.Listener | None = None
+) -> Predictor:
+    """The original model, which has forgotten nothing: what is measured of it is where every method starts."""
+    problem.validate()
+    return Predictor((problem.original,), problem.model, problem.pipeline)
+
+
+_ORIGINAL = Method("original", _unchanged)  # beside the methods, but not one that may be asked to forget
 
 AuditName = Literal["paper", "lira", "klom", "all"]
 
@@ -83,7 +95,7 @@ class Config(Common):
     tfds:NAME, any image set of TFDS; hf:DIR, a Hugging Face data set saved to disk."""
     methods: tuple[str, ...] = ("retrain", "camu")
     """Methods to run, in this order: retrain, neggrad, boundary, bad_teacher, scrub, sisa, unroll, camu, or all;
-    the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding."""
+    the ablations camu:finetune, camu:no_counterfactual, camu:no_retain_embedding; and original, the model as it was."""
     preset: Preset = "reference"
     """CaMU as in the authors' code (reproduces the tables), or the equations as the paper writes them."""
     validation: int = 0
@@ -121,6 +133,8 @@ class Config(Common):
 
     def method(self, name: str) -> tuple[Method, Settings]:
         """The method behind a name of `method_names()`, and its settings."""
+        if name == _ORIGINAL.name:
+            return _ORIGINAL, self.original
         base, _, ablation = name.partition(":")
         settings = self.settings[base]
         if ablation:
@@ -133,7 +147,8 @@ C = TypeVar("C", bound=Config)
 
 def method_names() -> tuple[str, ...]:
     """What `Config.methods` may hold, apart from `all`."""
-    return (*(method.name for method in METHODS.values()), *(f"camu:{ablation}" for ablation in ABLATIONS))
+    ablations = (f"camu:{ablation}" for ablation in ABLATIONS)
+    return (*(method.name for method in METHODS.values()), *ablations, _ORIGINAL.name)
 
 
 def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:

@@ -15,7 +15,7 @@ ROWS = list(csv.DictReader(TABLES.read_text().splitlines()))
 def test_every_entry_is_there():
     counts = collections.Counter(int(row["table"]) for row in ROWS)
     assert counts == {2: 96, 3: 64, 4: 64, 5: 64, 6: 80, 7: 60, 8: 96, 9: 96, 10: 64, 11: 64, 12: 128, 13: 128}
-    assert {row["method"] for row in ROWS} == set(paper.METHOD_NAMES)
+    assert {row["method"] for row in ROWS} == set(paper.METHOD_NAMES) - {"original"}
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,19 @@ def test_marks_are_the_papers():
     assert printed(7, "fashion", "M") == {"camu": "*", "camu:finetune": "†", "camu:no_counterfactual": "†"}
 
 
+def test_the_original_model_has_a_column_and_no_mark(tmp_path):
+    for method, figures in {"original": (99, 99, 98), "retrain": (99, 98, 98), "camu": (98, 97, 97)}.items():
+        write(tmp_path, "digit", "data10", method, 0, data(*figures, M=50.0))
+        write(tmp_path, "digit", "data15", method, 0, data(*figures)) if method != "original" else None
+    tables = tables_of(made(tmp_path))
+    row = tables["Table 2: accuracies, 10% data removal (%)"]["Digit", "F_tr"]
+    assert list(row)[:2] == ["Original", "Retrain"] and row["Original"] == ["99.00"] and row["CaMU"][0] == "97.00"
+    assert "Original" in tables["Table 4: membership attack, success rate (%)"]["10% data", "Digit"]
+    assert "Original" not in tables["Table 5: time (s)"]["10% data", "Digit"]
+    assert "Original" not in tables["Table 8: accuracies, 15% data removal (%)"]["Digit", "F_tr"]
+    assert not any("further measurements" in title for title in tables)
+
+
 def test_average_distance_to_retrain(shown):
     rows = shown["Average distance to Retrain"]
     names = ["accuracies, ours", "accuracies, paper", "entries", "M, ours", "M, paper", "entries of M"]

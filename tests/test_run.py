@@ -66,6 +66,19 @@ def test_a_class_task_also_measures_the_classes(folders, tmp_path):
     assert set(result["metrics"]) == {"R_tr", "F_tr", "T_s", "R_ts", "F_ts"}
 
 
+def test_the_original_model_is_measured_as_it_was(folders, tmp_path, capsys):
+    """It stands in the tables as a method does, and is not one of all."""
+    assert run("--methods", "original", "retrain", "--audit=paper", *folders) == 0
+    printed = capsys.readouterr().out
+    [file] = (tmp_path / "out" / "tiny" / "data10" / "original").glob("seed*.json")
+    result = json.loads(file.read_text())
+    measured = float(re.search("original model: T_s ([0-9.]+)", printed)[1])
+    assert result["metrics"]["T_s"] == pytest.approx(measured, abs=0.005) and "M" in result["metrics"]
+    assert re.search(r"^ *Original +[0-9]", printed, re.M)
+    assert result["settings"]["original"]["training"]["epochs"] == 1
+    assert "original" not in config.parse(["--dataset=tiny", "--methods=all"], RunConfig(), "run.py").methods
+
+
 def test_an_index_file_is_a_task(folders, tmp_path):
     np.save(tmp_path / "ids.npy", np.arange(15))
     assert run(f"--task=indices:{tmp_path / 'ids.npy'}", "--methods=camu", *folders) == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 METHOD_NAMES: dict[str, str] = {
+    "original": "Original",
     "retrain": "Retrain",
     "neggrad": "NegGrad",
     "boundary": "Boundary",
@@ -19,7 +20,7 @@ METHOD_NAMES: dict[str, str] = {
     "camu:no_counterfactual": "Remove F*",
     "camu:no_retain_embedding": "Remove R* to E*",
 }
-"""The paper's name of each method and ablation."""
+"""The paper's name of each method and ablation; before them the original model, of which it has no figures."""
 
 Key = tuple[str, str, str, str]
 """Data set, task, method and metric: what an entry of a table is about."""

@@ -60,7 +60,7 @@ def marks(values: Mapping[str, float], metric: str) -> dict[str, str]:
     None are marked where fewer than two compete, or where Retrain is needed and missing; a second best needs three.
 
     Args:
-      values: of each method; Retrain's own is the reference and gets no mark.
+      values: of each method; Retrain, the reference, and the original model get no mark.
       metric: of the row, `distance` for a distance to Retrain.
     """
     retrain = round(values.get("retrain", math.nan), 2)
@@ -72,7 +72,7 @@ def marks(values: Mapping[str, float], metric: str) -> dict[str, str]:
             score = round(value, 2)
         else:
             score = round(abs(round(value, 2) - retrain), 2)
-        if method != "retrain" and math.isfinite(score):
+        if method not in ("original", "retrain") and math.isfinite(score):
             scores[method] = score
     if len(scores) < 2:
         return {}
@@ -87,14 +87,18 @@ def paper_tables(ours: Rows) -> list[Table]:
     """Each of the paper's Tables 2 to 13 that has any figure of ours.
 
     Rows without one are left out. Ablation rows that hold only Retrain and CaMU are, too: Tables 2 and 3 have those.
-    The small model has rows of its own, beside the same figures of the paper's.
+    The small model has rows of its own, beside the same figures of the paper's. Where the original model was measured,
+    it has a column, but for times.
     """
     names = list(dict.fromkeys(dataset for dataset, _, _ in ours))
+    originals = {row[1:] for row in ours if "original" in ours[row] and row[2] != "seconds"}
     tables = []
     for table, title in TITLES.items():
         lines = [line for line in paper.lines() if line.table == table]
         methods = list(dict.fromkeys(line.method for line in lines))
         own = [method for method in methods if ":" in method] or methods
+        if originals & {(line.task, line.metric) for line in lines}:
+            methods = ["original", *methods]
         several_tasks = len({line.task for line in lines}) > 1
         rows = []
         found = summarize(pd.DataFrame(lines), notes={})
@@ -125,7 +129,7 @@ def further_tables(ours: Rows) -> list[Table]:
 
     A row is shown where the paper lacks one of its entries; then all of ours are.
     """
-    lacking = [row for row in ours if any(_in_paper(row, method) is None for method in ours[row])]
+    lacking = [row for row in ours if any(_in_paper(row, of) is None for of in ours[row] if of != "original")]
     tables = []
     for i, dataset in enumerate(dict.fromkeys(dataset for dataset, _, _ in lacking), start=1):
         chosen = [row for row in lacking if row[0] == dataset]
