@@ -93,7 +93,7 @@ class Part(NamedTuple):
 
 
 def parts(options: ReproduceOptions) -> list[Part]:
-    """What the chosen tables and figures hold.
+    """What the chosen tables and figures hold, and the original model, whose figures the paper leaves out.
 
     Raises:
       UsageError: an unknown table, figure, task or method, or nothing is left.
@@ -108,7 +108,7 @@ def parts(options: ReproduceOptions) -> list[Part]:
     for dataset in options.datasets:
         for printed, task, method in wanted:
             if printed == ("digit" if dataset == "tiny" else dataset):
-                found.setdefault((dataset, task), {})[method] = None
+                found.setdefault((dataset, task), {"original": None})[method] = None
     every_task, every_method = {task for _, task in found}, {m for methods in found.values() for m in methods}
     for name, values, known in (("tasks", options.tasks, every_task), ("methods", options.methods, every_method)):
         for value in values:
@@ -143,7 +143,7 @@ def pieces(experiment: Experiment, part: Part, options: ReproduceOptions) -> lis
     if not part.relearned:
         return results
     settings = experiment.config.relearning(options.relearn_epochs)
-    return results + [curve.piece(job, settings) for job in jobs if ":" not in job.method]
+    return results + [curve.piece(job, settings) for job in jobs if _relearns(job.method)]
 
 
 def goals(options: ReproduceOptions) -> list[fleet.Goal]:
@@ -156,9 +156,14 @@ def goals(options: ReproduceOptions) -> list[fleet.Goal]:
             for method in part.methods:
                 name = (options.out, chosen.folder(part.dataset), part.task, method, seed)
                 found.append(fleet.Goal(store.path(*name), chosen.audit))
-                if part.relearned and ":" not in method:
+                if part.relearned and _relearns(method):
                     found.append(fleet.Goal(store.path(*name, extra)))
     return found
+
+
+def _relearns(method: str) -> bool:
+    """Whether the figures show it: not the ablations, and what has forgotten nothing has nothing to relearn."""
+    return ":" not in method and method != "original"
 
 
 def start(options: ReproduceOptions, argv: Sequence[str]) -> int:

@@ -103,10 +103,13 @@ def test_a_claim_is_exclusive_and_given_back(tmp_path):
 # --- the whole paper ------------------------------------------------------------------------------------------------
 
 
-def test_the_paper_is_four_data_sets_six_tasks_eight_methods():
+def test_the_paper_is_four_data_sets_six_tasks_eight_methods_and_the_original_model():
     chosen = reproduce.parts(reproduce.ReproduceOptions())
-    assert len(chosen) == 24 and sum(len(part.methods) for part in chosen) == 24 * 8 + 8 * 3
+    assert len(chosen) == 24 and sum(len(part.methods) for part in chosen) == 24 * (8 + 1) + 8 * 3
     assert [part.task for part in chosen if part.relearned] == ["data10", "class0"] * 4
+    goals = reproduce.goals(reproduce.ReproduceOptions(seeds=(0,), datasets=("digit",), tasks=("data10",)))
+    results, curves = ([goal.path for goal in goals if ("relearn" in goal.path.name) == of] for of in (False, True))
+    assert len(results) == 8 + 3 + 1 and len(curves) == 8 and "original" not in {path.parent.name for path in curves}
 
 
 @pytest.mark.parametrize(
