@@ -77,6 +77,7 @@ _CAMU: dict[tuple[str, bool], Changes] = {
     ("small", False): dict(epochs=10, kl_learning_rate=1e-5, ce_learning_rate=1e-4),
     ("small", True): dict(epochs=2, kl_learning_rate=4e-4, ce_learning_rate=2e-4),
 }
+_SMALL_C100_CLASS: Changes = dict(kl_learning_rate=1e-4, ce_learning_rate=5e-4)  # on held-out images of c100
 _SMALL_TRAINING = TrainSettings(epochs=12, batch_size=64, learning_rate=4e-3, schedule="one_cycle")  # TUNING.md
 
 # The baselines' settings are in neither the paper nor its code (A.2.4: "adjusted"). Chosen here on validation examples
@@ -139,6 +140,8 @@ def defaults(dataset: str, task: str, preset: Preset, size: Size = "full") -> De
 
     classes = tasks.kind_of(task) == "class"
     camu = dict(_CAMU["small" if cifar and size == "small" else model.architecture, classes])
+    if dataset == "c100" and classes and size == "small":
+        camu |= _SMALL_C100_CLASS
     if dataset == "c100" and classes:
         camu["repeat"] = 10  # section 4.2.2: "we repeatedly select the forgetting data"
     if dataset == "tiny" and classes:

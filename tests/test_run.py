@@ -235,6 +235,10 @@ def test_the_small_model_has_settings_a_folder_and_a_label_of_its_own(small):
     assert (small.folder("c10"), small.label("c10")) == ("c10-small", "c10 (small ResNet-18)")
     assert (full.folder("c10"), full.label("c10")) == ("c10", "c10")
     assert (small.original.schedule, full.original.schedule) == ("one_cycle", "constant")
+    for dataset, rates in {"c10": (4e-4, 2e-4), "c100": (1e-4, 5e-4)}.items():  # TUNING.md
+        flags = [f"--dataset={dataset}", "--task=class0", "--model.size=small"]
+        camu = config.parse(flags, RunConfig(), "run.py").settings["camu"]
+        assert (camu.kl_learning_rate, camu.ce_learning_rate) == rates
     retrain = small.settings["retrain"]
     assert all(getattr(retrain, field.name) == getattr(small.original, field.name) for field in fields(small.original))
     shapes = jax.eval_shape(small.model.build(10, (32, 32, 3)).init, jax.random.key(0))["params"]
