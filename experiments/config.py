@@ -5,26 +5,15 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar, get_args
 
-import jax
 import tyro
 
-from camu_jax import Pipeline, Predictor, Problem, Settings, TrainSettings, _validate, loop
+from camu_jax import Pipeline, Settings, TrainSettings, _validate
 from camu_jax.methods import METHODS, Method, method_of
 from camu_jax.methods.camu import ABLATIONS
 from experiments import UsageError, console, sources, store
 from experiments.defaults import ModelSettings, Preset, defaults
+from experiments.original import ORIGINAL
 from experiments.tasks import kind_of
-
-
-def _unchanged(
-    key: jax.Array, problem: Problem, settings: Settings, *, progress: loop.Listener | None = None
-) -> Predictor:
-    """The original model, which has forgotten nothing: what is measured of it is where every method starts."""
-    problem.validate()
-    return Predictor((problem.original,), problem.model, problem.pipeline)
-
-
-_ORIGINAL = Method("original", _unchanged)  # beside the methods, but not one that may be asked to forget
 
 AuditName = Literal["paper", "lira", "klom", "all"]
 
@@ -133,8 +122,8 @@ class Config(Common):
 
     def method(self, name: str) -> tuple[Method, Settings]:
         """The method behind a name of `method_names()`, and its settings."""
-        if name == _ORIGINAL.name:
-            return _ORIGINAL, self.original
+        if name == ORIGINAL.name:
+            return ORIGINAL, self.original
         base, _, ablation = name.partition(":")
         settings = self.settings[base]
         if ablation:
@@ -148,7 +137,7 @@ C = TypeVar("C", bound=Config)
 def method_names() -> tuple[str, ...]:
     """What `Config.methods` may hold, apart from `all`."""
     ablations = (f"camu:{ablation}" for ablation in ABLATIONS)
-    return (*(method.name for method in METHODS.values()), *ablations, _ORIGINAL.name)
+    return (*(method.name for method in METHODS.values()), *ablations, ORIGINAL.name)
 
 
 def parse(argv: Sequence[str] | None, default: C, prog: str) -> C:

@@ -112,7 +112,7 @@ class Defaults(NamedTuple):
 
 
 def forget_epochs(percent: int) -> int:
-    """Epochs of CaMU and Boundary where a share is removed: never more updates than data10's ten epochs make.
+    """Epochs of CaMU and Boundary where a share is removed: about the updates of data10's ten, but no more epochs.
 
     An epoch is one pass over the forget set, so that of 20% it has twice the updates, and ten of them harm the model.
     The paper's own times (Table 13) show fewer epochs of CaMU at 15% and 20%; TUNING.md has what was tried.

@@ -171,7 +171,8 @@ def test_marks_are_the_papers():
 def test_the_original_model_has_a_column_and_no_mark(tmp_path):
     for method, figures in {"original": (99, 99, 98), "retrain": (99, 98, 98), "camu": (98, 97, 97)}.items():
         write(tmp_path, "digit", "data10", method, 0, data(*figures, M=50.0))
-        write(tmp_path, "digit", "data15", method, 0, data(*figures)) if method != "original" else None
+        if method != "original":
+            write(tmp_path, "digit", "data15", method, 0, data(*figures))
     tables = tables_of(made(tmp_path))
     row = tables["Table 2: accuracies, 10% data removal (%)"]["Digit", "F_tr"]
     assert list(row)[:2] == ["Original", "Retrain"] and row["Original"] == ["99.00"] and row["CaMU"][0] == "97.00"

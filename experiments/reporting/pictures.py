@@ -24,7 +24,8 @@ HISTOGRAM = "forget_margin_histogram"
 
 # Okabe and Ito's colours, told apart with any colour vision, and two of Tol's.
 _COLOURS = "#d55e00 #e69f00 #009e73 #cc79a7 #56b4e9 #0072b2 #999999 #f0e442 #a63d60 #8877cc".split()
-_COLOURED = ("camu", *(method for method in paper.METHOD_NAMES if method not in ("original", "retrain", "camu")))
+_GREYS = {"original": "dimgrey", "retrain": "black"}
+_COLOURED = ("camu", *(method for method in paper.METHOD_NAMES if method not in (*_GREYS, "camu")))
 _MARKERS = "osD^vPX*<>"
 _TICKS = (0, 0.5, 1, 2, 5, 10, 20, 50, 100)  # of distances; their axis is linear up to 1 and logarithmic beyond
 _LARGEST = 1e9  # of what is drawn: axes overflow far beyond it
@@ -118,8 +119,8 @@ def _save(drawing: Figure, folder: Path, name: str) -> tuple[Path, Path]:
 
 def _colour(method: str) -> str:
     """The colour of a method, the same in every picture; Retrain is black, the original model grey."""
-    if method in ("original", "retrain"):
-        return "black" if method == "retrain" else "dimgrey"
+    if method in _GREYS:
+        return _GREYS[method]
     place = _COLOURED.index(method) if method in _COLOURED else len(_COLOURED) + sum(method.encode())
     return _COLOURS[place % len(_COLOURS)]
 
