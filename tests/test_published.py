@@ -99,6 +99,31 @@ def test_every_method():
     assert shown == {(*path.parts[-4:-2], path.parts[-2].replace("-", ":", 1)) for path in files}
 
 
+def test_relearning():
+    tables = rows(RESULTS)
+    at = next(i for i, row in enumerate(tables) if row[0] == "relearning")
+    places = [(data, task) for data in ("digit", "fashion") for task in ("data10", "class0")]
+    for name, *cells in itertools.takewhile(lambda row: row[0] in METHODS, tables[at + 2 :]):
+        for place, text in zip(places, cells, strict=True):
+            files = PUBLISHED.joinpath(*place, METHODS[name]).glob("relearn-seed*.json")
+            found = [json.loads(file.read_text(encoding="utf-8"))["metrics"] for file in files]
+            ends = [f"{statistics.fmean(of[end] for of in found):.2f}" for end in ("before", "after") if found]
+            assert text == " to ".join(ends), (place, name)
+
+
+def test_relearning_starts_from_the_models_of_the_tables():
+    checked = 0
+    for file in PUBLISHED.glob("*/*/*/relearn-seed*.json"):
+        checked += 1
+        retain, forget = ("R_tr", "F_tr") if file.parts[-3].startswith("data") else ("R_ts", "F_ts")
+        result, curve = (
+            json.loads(path.read_text(encoding="utf-8"))["metrics"]
+            for path in (file.with_name(file.name.removeprefix("relearn-")), file)
+        )
+        assert curve["before"] == pytest.approx(result[retain] - result[forget], abs=1e-4), file
+    assert checked
+
+
 def test_cifar():
     tables = rows(RESULTS)
     header = next(row for row in tables if row[:2] == ["small ResNet-18", "method"])[2:]
