@@ -99,6 +99,7 @@ _BASELINES: dict[bool, dict[str, Changes]] = {
         "unroll": dict(sigma=0.001),
     },
 }
+_SMALL_BOUNDARY_CLASS: Changes = dict(learning_rate=3e-5)  # on held-out images of c10
 _UNROLL_SIGMA = {"digit": 0.03}  # class removal; on digit the forget set's gradients are smaller
 
 
@@ -150,6 +151,8 @@ def defaults(dataset: str, task: str, preset: Preset, size: Size = "full") -> De
     changes: dict[str, Changes] = {method.name: {} for method in METHODS.values()}
     if dataset != "tiny":  # which the methods' own defaults were chosen on
         changes |= {name: dict(of) for name, of in _BASELINES[classes].items()}
+    if cifar and classes and size == "small":
+        changes["boundary"] |= _SMALL_BOUNDARY_CLASS
     if classes and dataset in _UNROLL_SIGMA:
         changes["unroll"]["sigma"] = _UNROLL_SIGMA[dataset]
     if (percent := tasks.percent_of(task)) is not None:
