@@ -93,7 +93,7 @@ def test_every_method():
             for name, *cells in itertools.takewhile(lambda row: row[0] in METHODS, tables[at + 2 :]):
                 for k, text in enumerate(cells):
                     place = ("digit", "fashion")[2 * k >= len(cells)], header[0], METHODS[name], metrics[k]
-                    if text:
+                    if text or ours(*place):  # an empty cell has no files
                         shown.add(place[:3])
                         assert text == cell(*place), place
     files = [path for data in ("digit", "fashion") for path in (PUBLISHED / data).glob("*/*/seed*.json")]
