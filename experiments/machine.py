@@ -201,12 +201,17 @@ class Span:
 
 @contextlib.contextmanager
 def measure() -> Iterator[Span]:
-    """Times a block; wait for its results inside (`jax.block_until_ready`)."""
+    """Times a block; wait for its results inside (`jax.block_until_ready`).
+
+    A program is compiled only when those before it have ended: what ran meanwhile would count as compiling.
+    """
     span = Span()
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
             span.compile_seconds += duration_secs
+        if event == "/jax/core/compile/jaxpr_trace_duration":  # what was traced is compiled next
+            jax.block_until_ready(jax.live_arrays())
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     start, watch = time.perf_counter(), cores.Watch()
