@@ -5,9 +5,9 @@ predictor = load("unlearned", model)
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from camu_jax import _partial
 from camu_jax.images import Pipeline
 from camu_jax.model import Model
 from camu_jax.problem import Predictor
@@ -54,11 +55,12 @@ def save(path: str | Path, predictor: Predictor, made_from: Description | None =
         "made_from": made_from or {},
     }
     shared, writer = jax.process_count() > 1, jax.process_index() == 0
-    partial = path.with_name(f".{path.name}.{'all' if shared else os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{'all' if shared else _partial.owner()}.partial")
     if writer:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*.partial"):  # by a process that was killed here
-            shutil.rmtree(left, ignore_errors=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+            if left == partial or _partial.abandoned(left):
+                shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
     import orbax.checkpoint.experimental.v1 as ocp  # takes a second: only those who save or load wait for it
 
@@ -115,7 +117,7 @@ def load(path: str | Path, model: Model, made_from: Description | None = None) -
         found = description["made_from"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path}: its manifest describes no predictor ({error})") from None
-    if made_from is not None and found != made_from:
+    if made_from is not None and found != json.loads(json.dumps(made_from)):  # of a tuple JSON makes a list
         raise CheckpointError(f"checkpoint {path} was made from other settings: {found}")
     member = jax.eval_shape(model.init, jax.random.key(0))
     members = _read(path, {"members": [member] * count})["members"]

@@ -192,7 +192,7 @@ def open_experiment(config: Config, *, unlabelled: bool = False) -> Experiment:
             test, train = splits.split(train, held)
         task.split(keys.split(config.seeds[0]), train)
         if "paper" in config.audit:
-            attack.comparable(test, task.classes)
+            attack.comparable(np.asarray(test.y), task.classes)
     except data.DataError:
         raise
     except ValueError as error:

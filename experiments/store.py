@@ -5,10 +5,8 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
@@ -16,6 +14,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 import filelock
 import msgspec
 
+from camu_jax import _partial
 from experiments import UsageError
 
 Json = Any  # type: ignore[explicit-any]  # what `json.loads` returns: narrowing a recursive type helps nobody
@@ -123,7 +122,7 @@ def atomic(where: Path) -> Iterator[Path]:
     Makes the folder. The one place that writes files which other processes may be reading.
     """
     where.parent.mkdir(parents=True, exist_ok=True)
-    partial = where.with_name(f".{where.stem}.{os.uname().nodename}.{os.getpid()}.partial{where.suffix}")
+    partial = where.with_name(f".{where.stem}.{_partial.owner()}.partial{where.suffix}")
     try:
         yield partial
         os.replace(partial, where)
@@ -157,7 +156,7 @@ def prepare(flag: str, folder: str | Path) -> None:
         raise OSError(error.errno, words, str(folder)) from None
     for depth in range(_DEEPEST + 1):
         for left in where.glob("*/" * depth + ".*partial*"):
-            if abandoned(left):
+            if _partial.abandoned(left):
                 with contextlib.suppress(OSError):  # another process was faster
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -170,20 +169,6 @@ def _is_utf8(name: str) -> bool:
 _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 _PAGE = 4096
 _DEEPEST = 3  # folders between --out and a result
-_DAY = 24 * 3600.0
-
-
-def abandoned(partial: Path) -> bool:
-    """Whether nobody writes a file any more: its process on this machine is dead, or nobody did for a day."""
-    owner = re.search(r"\.(\d{1,9})\.partial", partial.name)
-    try:
-        if owner and f".{os.uname().nodename}.{owner[1]}." in partial.name:
-            os.kill(int(owner[1]), 0)
-        return time.time() - partial.stat().st_mtime > _DAY
-    except ProcessLookupError:
-        return True
-    except OSError:  # it is another user's, or gone
-        return False
 
 
 def write(where: Path, result: Result) -> None:

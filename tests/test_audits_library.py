@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from camu_jax import Examples, Model, Outputs, Predictor, Problem, TrainSettings, audit, evaluate, loop, train
-from camu_jax.audits import divergence, estimates, lira, membership, population, relearning, signals
+from camu_jax.audits import attack, divergence, estimates, lira, membership, population, relearning, signals
 from camu_jax.optimizers import adam_l2
 from camu_jax.training import TrainState, train_step
 from tests.helpers import np_cross_entropy, np_log_softmax
@@ -110,6 +110,18 @@ def test_paper_rows_are_those_of_the_authors_code():
     assert len(small.member) == len(small.nonmember) == 144 and small.unseen[0] == 144
     with pytest.raises(ValueError, match="test is 4"):
         membership.paper_rows(jax.random.key(0), 10, 10, 4)
+
+
+def test_of_a_test_set_that_is_sorted_the_attacker_learns_every_class():
+    sorted_y = np.repeat(np.arange(10), 30)
+    rows = attack.chosen(jax.random.key(0), 50, 500, sorted_y)
+    assert (np.bincount(sorted_y[rows.nonmember]) == 12).all() and not set(rows.nonmember) & set(rows.unseen)
+    assert len(set(sorted_y[rows.unseen])) == 10
+    for k in range(10):
+        assert len(attack.comparable(sorted_y, (k,))) == 18
+    mixed = np.random.default_rng(1).permutation(sorted_y)  # any other order is left as it is
+    assert (attack.chosen(jax.random.key(0), 50, 500, mixed).nonmember == np.arange(120)).all()
+    assert (attack.comparable(mixed) == np.arange(120, 300)).all()
 
 
 def test_paper_attack_wins_where_members_are_sure_and_is_at_chance_where_they_are_not():
@@ -227,6 +239,15 @@ def test_lira_judges_no_model_by_itself():
     margins, state = synthetic(models=8, examples=400)
     out_of_sample = lira.audit(margins, state)
     assert out_of_sample.auc.low <= 0.5 <= out_of_sample.auc.high
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_lira_is_at_chance_where_all_models_say_the_same(order):
+    """Whatever the order of the models is."""
+    state = np.repeat([lira.FORGOTTEN, lira.NEVER], 4)[::order][:, None].repeat(20, 1)
+    same = lira.audit(np.ones(state.shape), state)
+    assert same.auc.value == same.balanced_accuracy.value == 0.5
+    assert same.tpr_at_1_fpr.value == same.tpr_at_01_fpr.value == 0
 
 
 def test_lira_score_by_hand():

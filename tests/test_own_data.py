@@ -1,6 +1,7 @@
 """Own data is read as it is, whichever way it is stored, and whatever is wrong with it is one line that names it."""
 
 import os
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
@@ -164,6 +165,25 @@ def test_grey_and_coloured_images(tmp_path, digits):
     own = own_data.folder(where)
     assert own.train.x.shape[1:] == own.test.x.shape[1:] == (28, 28, 3)
     np.testing.assert_array_equal(own.train.x[..., 0], own.train.x[..., 2])
+
+
+def test_an_image_of_16_bits_is_refused(tmp_path, digits):
+    """Pillow would make its pixels 0 and 255."""
+    where = write_images(tmp_path / "d", digits)
+    deep = np.arange(784, dtype=np.uint16).reshape(28, 28) * 80
+    Image.fromarray(deep).save(where / "train" / NAMES[0] / "deep.png")
+    said = failure(own_data.folder, where)
+    assert "deep.png is no image" in said and "more than 8 bits" in said
+
+
+def test_labels_are_never_those_of_a_cache(tmp_path, digits):
+    """A class that is added gives the ones after it other numbers, in the test part as well."""
+    where, cache = write_images(tmp_path / "d", digits), tmp_path / "cache"
+    own_data.folder(where, cache_dir=cache)
+    shutil.copytree(where / "train" / NAMES[0], where / "train" / "a new one")
+    found = own_data.folder(where, cache_dir=cache)
+    np.testing.assert_array_equal(found.test.y, own_data.folder(where).test.y)
+    assert found.classes[0] == "a new one" and min(found.test.y) == 1
 
 
 def test_jpegs_and_hidden_files(tmp_path, digits):

@@ -73,25 +73,40 @@ def audit(
     """
     problem.validate()
     check(problem, test)
-    comparable(test, classes)
-    rows = chosen(key, len(problem.forget), len(problem.retain), len(test))
+    comparable(np.asarray(test.y), classes)
+    rows = chosen(key, len(problem.forget), len(problem.retain), test.y)
     said = ask("predictor", predictor, problem, test, rows)
     reference = None if null is None else ask("null", null, problem, test, rows)
     return judge(key, said, problem.forget.y, test.y, rows, null=reference, classes=classes)
 
 
-def chosen(key: jax.Array, forget: int, retain: int, test: int) -> membership.Rows | None:
+def chosen(key: jax.Array, forget: int, retain: int, test_y: Any) -> membership.Rows | None:
     """The rows that the paper's attack learns from; None where the test set is too small for it.
 
     Args:
       key: as for `audit`.
       forget: size of the forget set.
       retain: size of the retain set.
-      test: size of the test set.
+      test_y: labels of the test set, `[T]`.
     """
-    return (
-        membership.paper_rows(jax.random.split(key, 3)[0], forget, retain, test) if test >= membership.LEAST else None
-    )
+    order = _order(np.asarray(test_y))
+    if len(order) < membership.LEAST:
+        return None
+    rows = membership.paper_rows(jax.random.split(key, 3)[0], forget, retain, len(order))
+    return rows._replace(nonmember=order[rows.nonmember], unseen=order[rows.unseen])
+
+
+def _order(test_y: np.ndarray) -> np.ndarray:
+    """The order in which attacks take the test examples: as they are, or where they lie class by class, mixed.
+
+    From the first of them an attacker learns what non-members look like; of a sorted set that would be a few classes.
+    """
+    classes, first, counts = np.unique(test_y, return_index=True, return_counts=True)
+    numbers = np.arange(len(test_y))
+    if len(classes) < 2 or (np.diff(test_y.astype(np.int64)) < 0).any():
+        return numbers
+    places = (numbers - np.repeat(first, counts) + 0.5) / np.repeat(counts, counts)  # within the class, from 0 to 1
+    return np.argsort(places, kind="stable")
 
 
 def judge(
@@ -121,7 +136,7 @@ def judge(
     _, paper_key, loss_key = jax.random.split(key, 3)
     forget_y, test_y = jnp.asarray(forget_y), jnp.asarray(test_y)
     # Of the first test examples the attacker learns what non-members look like; the others stand beside the forget set.
-    compared = _comparable(np.asarray(test_y), classes)
+    compared = comparable(np.asarray(test_y), classes)
 
     def figures(of: Said) -> dict[str, Estimate]:
         found = _paper(paper_key, of, rows, compared) if rows is not None else {}
@@ -136,11 +151,11 @@ def judge(
     return Evidence(found, _notes(found, len(forget_y), len(compared)))
 
 
-def comparable(test: Examples, classes: Sequence[int] = ()) -> np.ndarray:
+def comparable(test_y: np.ndarray, classes: Sequence[int] = ()) -> np.ndarray:
     """The test examples that `audit` compares the forget set with; call it before work that is to be audited.
 
     Args:
-      test: as for `audit`.
+      test_y: labels of the test set, `[T]`.
       classes: as for `audit`.
 
     Returns:
@@ -149,12 +164,8 @@ def comparable(test: Examples, classes: Sequence[int] = ()) -> np.ndarray:
     Raises:
       ValueError: there is none.
     """
-    return _comparable(np.asarray(test.y), classes)
-
-
-def _comparable(test_y: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     first = membership.learned(len(test_y)) if len(test_y) >= membership.LEAST else 0
-    compared = np.arange(first, len(test_y))
+    compared = _order(test_y)[first:]
     if len(classes):
         compared = compared[np.isin(test_y[compared], list(classes))]
     if not len(compared):

@@ -225,14 +225,14 @@ def _judge(ratio: np.ndarray, positive: np.ndarray) -> tuple[tuple[float, ...], 
     true_positive, true_negative = (weight_seen * (value > 0)).sum(0), (weight_never * (value <= 0)).sum(0)
     by_example = np.where(both, (true_positive + true_negative) / 2, np.nan)
 
-    # All pairs by rising ratio: a threshold between two of them has what lies above it as positives.
+    # All ratios, rising: a threshold between two of them has the pairs above it as positives. Ties stand together.
     pairs = (judged & both).nonzero()
-    order = np.argsort(value[pairs], kind="stable")
-    p, n = (weight[pairs][order] / both.sum() for weight in (weight_seen, weight_never))
+    _, level = np.unique(value[pairs], return_inverse=True)
+    p, n = (np.bincount(level, weight[pairs]) / both.sum() for weight in (weight_seen, weight_never))
     curve = float((p * (np.cumsum(n) - n / 2)).sum())
-    false_positives = np.cumsum(n[::-1])[::-1]  # of a threshold just below each pair
+    false_positives = np.cumsum(n[::-1])[::-1]  # of a threshold just below each ratio
     rates = [float(p[false_positives <= rate].sum()) for rate in (0.01, 0.001)]
-    return (float(np.nanmean(by_example)), curve, *rates), by_example
+    return (float(np.nanmean(by_example)), *(min(1.0, figure) for figure in (curve, *rates))), by_example
 
 
 def by_example_histogram(by_example: np.ndarray, *, bins: int = 10) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,8 @@ def delete(
       The result and its receipt.
 
     Raises:
-      TypeError, ValueError: as `Request.validate`, or `rows` are not those of the forget set.
+      TypeError, ValueError: as `Request.validate`, or `rows` cannot be the numbers of the forget set: others in
+        count, not ascending, out of range, or deleted before. Which rows the forget set holds the caller knows alone.
     """
     request.validate()
     problem, test = request.problem, request.test
@@ -155,5 +157,10 @@ def deleted_until(previous: Receipt | None) -> list[int]:
 def plain(settings: object) -> dict[str, Json]:
     """A settings dataclass as JSON."""
     assert dataclasses.is_dataclass(settings) and not isinstance(settings, type)
-    fields = dataclasses.asdict(settings)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+    return {name: _plain(value) for name, value in dataclasses.asdict(settings).items()}
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic | jax.Array) else value

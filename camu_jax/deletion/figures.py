@@ -68,7 +68,7 @@ class RowVerdicts(TypedDict):
       unseen_before, unseen_after: the share of the test examples that stands out in the original and in the result, by
         the witnesses alone: where they answer as it does, `level`.
       compared: whether rows are judged by how test examples stand out.
-      outcome: whether more rows are visible than chance explains, as of an attack.
+      outcome: whether more rows are visible than chance explains, or one of them more clearly, as of an attack.
       rows: one each.
     """
 
@@ -136,8 +136,11 @@ def _accuracy(answers: Answers) -> dict[str, float]:
 def _attacks(record: Record, key: jax.Array) -> tuple[dict[str, Attack], list[str]]:
     # Where whole classes go, attacks would tell classes apart; where other rows go too, those tell what is left.
     classes = record.classes if np.isin(record.forget_y, record.classes).all() else ()
-    sizes = len(record.forget_y), len(record.after.right["retain"]), len(record.test_y)
-    rows = attack.chosen(key, *sizes)
+    try:
+        attack.comparable(record.test_y, classes)
+    except ValueError as error:
+        return {}, [f"There are no attacks: {error}."]
+    rows = attack.chosen(key, len(record.forget_y), len(record.after.right["retain"]), record.test_y)
 
     def judge(answers: Answers) -> Evidence:
         return attack.judge(key, answers.said, record.forget_y, record.test_y, rows, classes=classes)
@@ -250,14 +253,20 @@ def _verdicts(record: Record, margins: np.ndarray, witnesses: Witnesses) -> tupl
 
 
 def _outcome(rows: list[RowVerdict]) -> Outcome:
-    """Whether more rows stand out than chance explains, in the result, or else in the original model."""
+    """Whether rows stand out by more than chance explains, in the result, or else in the original model."""
+    return "found" if _stand_out(rows, "p_after") else "failed" if _stand_out(rows, "p_before") else "blind"
+
+
+def _stand_out(rows: list[RowVerdict], name: Literal["p_before", "p_after"]) -> bool:
+    """Whether too many rows do, or one of them by too much: two tests, each at half the level (Bonferroni)."""
     import scipy.special
 
-    def too_many(name: Literal["p_before", "p_after"]) -> bool:
-        hits = sum(row[name] < LEVEL for row in rows)
-        return hits > 0 and float(scipy.special.bdtrc(hits - 1, len(rows), LEVEL)) <= LEVEL
-
-    return "found" if too_many("p_after") else "failed" if too_many("p_before") else "blind"
+    values = [row[name] for row in rows]
+    if len(values) == 1:  # both tests are one
+        return values[0] < LEVEL
+    hits = sum(value < LEVEL for value in values)
+    many = float(scipy.special.bdtrc(hits - 1, len(values), LEVEL)) if hits else 1.0
+    return 2 * min(many, len(values) * min(values)) <= LEVEL
 
 
 def _margins(record: Record, answers: Answers) -> np.ndarray:

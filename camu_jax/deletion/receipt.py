@@ -76,7 +76,8 @@ class Receipt(TypedDict):
       format: `FORMAT`.
       made: when, ISO 8601.
       asked: what was asked for.
-      digests: of `data`, `rows`, `original`, `result`, `record`, `settings`, `code` and `program`, 64 digits each.
+      digests: of `data`, `rows`, `original`, `result`, `record` and `settings`, 64 digits each; those of a receipt that
+        `forget.py verify` can check also of the data that are `retained`, the user's `code` and the `program`.
       work: what was run, with which settings, on what, and what it cost.
       guarantee: in words.
       figures: accuracies, attacks, verdicts.

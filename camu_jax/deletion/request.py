@@ -96,7 +96,7 @@ class Request:
     def rows(self) -> Rows | None:
         """Whom the paper's attack learns from; None where the test set is too small for it."""
         problem = self.problem
-        return attack.chosen(self.keys.audit, len(problem.forget), len(problem.retain), len(self.test))
+        return attack.chosen(self.keys.audit, len(problem.forget), len(problem.retain), self.test.y)
 
     def validate(self) -> None:
         """Refuses a request that no method could fulfil, before any work.

@@ -51,10 +51,14 @@ def _decode(picture: Picture) -> np.ndarray:
 
     try:
         with Image.open(BytesIO(picture.content) if isinstance(picture.content, bytes) else picture.content) as image:
+            if image.mode[0] in "IF":  # which Pillow would cut off at 255
+                raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}")
             return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except Exception as error:  # Pillow raises many types on damaged files
         reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{picture.name} is no image that can be read ({reason}); allowed: PNG or JPEG") from None
+        raise ValueError(
+            f"{picture.name} is no image that can be read ({reason}); allowed: PNG or JPEG of 8 bits"
+        ) from None
 
 
 def stack(names: Sequence[str], images: Sequence[np.ndarray], side: int | None) -> np.ndarray:
@@ -109,7 +113,7 @@ def kept(
     side: int | None,
     progress: Progress | None,
 ) -> Arrays:
-    """Decoded images and their labels, from the cache or for it."""
+    """Decoded images, from the cache or for it, and their labels, which may have changed since: they are of `y`."""
     part = _decoded.read(cached) if cached else None
     if part is None:
         try:
@@ -118,4 +122,4 @@ def kept(
             raise DataError(f"data set: {error}") from None
         if cached and y.dtype.kind in "iu":
             _decoded.write(cached, *part)
-    return part
+    return part[0], y

@@ -70,6 +70,8 @@ def _otherwise(name: str, stated: np.ndarray, found: np.ndarray) -> str | None:
     if stated.dtype == bool:
         turned = float(np.mean(stated != found))
         return f"{name}: {turned:.2%} of the answers are others" if turned > _FEW else None
+    if not np.isfinite(stated).all():
+        return f"{name}: the record holds numbers that are not finite"
     distance = float(np.max(np.abs(stated - found), initial=0.0))
     limit = _TOLERANCE * (1 + float(np.max(np.abs(stated), initial=0.0)))
     return f"{name}: logits differ by up to {distance:.3g}" if distance > limit else None

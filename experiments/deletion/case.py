@@ -230,12 +230,14 @@ def _with_unlabelled(train: Examples, source: sources.Source) -> Examples:
     return dataclasses.replace(train, y=jnp.asarray(train.y).at[source.unlabelled].set(-1))
 
 
-def load(dataset: str, data_dir: str | None, cache_dir: str, limit: int | None) -> tuple[Examples, Examples]:
-    """Training and test set alone, without a model.
+def load(
+    dataset: str, data_dir: str | None, cache_dir: str, limit: int | None, side: int | None
+) -> tuple[Examples, Examples]:
+    """Training and test set alone, without a model; `side` is the pipeline's `image_size`.
 
     Raises:
       UsageError, camu_jax.data.DataError: they cannot be read.
     """
-    source = sources.find(dataset, data_dir, cache_dir=Path(cache_dir, "data"), unlabelled=True)
+    source = sources.find(dataset, data_dir, cache_dir=Path(cache_dir, "data"), side=side, unlabelled=True)
     train, test = source.load(limit, on_device=False)
     return _with_unlabelled(train, source), test

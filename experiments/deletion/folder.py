@@ -3,7 +3,6 @@
 import contextlib
 import glob
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from camu_jax import Predictor, digests, weights
+from camu_jax import Predictor, _partial, digests, weights
 from camu_jax.deletion import Record
 from camu_jax.deletion.receipt import FORMAT, Receipt, digest
 from experiments import UsageError, store
@@ -34,9 +33,9 @@ def writing(out: Path) -> Iterator[Path]:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
-        if store.abandoned(left):
+        if _partial.abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
-    partial = out.with_name(f".{out.name}.{os.uname().nodename}.{os.getpid()}.partial")
+    partial = out.with_name(f".{out.name}.{_partial.owner()}.partial")
     partial.mkdir()
     try:
         yield partial
@@ -77,7 +76,7 @@ def read_receipt(file: Path) -> Receipt:
       OSError: it cannot be read.
     """
     try:
-        found: Receipt = json.loads(file.read_text(encoding="utf-8"))
+        found: Receipt = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
         msgspec.convert(found, Receipt)  # which leaves out what it does not know
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, another form
         raise DamagedReceipt(f"{file} is not a receipt ({' '.join(str(error).split())[:160]})") from None
@@ -89,8 +88,13 @@ def read_receipt(file: Path) -> Receipt:
     return found
 
 
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 _DIGESTS = {"data", "retained", "rows", "original", "result", "record", "settings", "code", "program"}
-_WORK = {"dataset", "data_dir", "limit", "original", "previous", "method", "settings", "witnesses", "key", "info"}
+_WORK = {"dataset", "data_dir", "limit", "original", "previous"}
+_WORK |= {"method", "settings", "witnesses", "pipeline", "key", "info"}
 
 
 def models_in(folder: Path) -> list[Path]:

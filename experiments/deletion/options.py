@@ -58,6 +58,7 @@ class ForgetConfig(config.Config):
     audit: _Unused[tuple[config.AuditName, ...]] = ()
     audits: _Unused[config.AuditSettings] = config.AuditSettings()
     keep_models: _Unused[bool] = True
+    validation: _Unused[int] = 0  # rows that were held out would give the others other numbers
     train_metrics: _Unused[Any] = "clean"  # as the class above has it
 
     def __post_init__(self) -> None:

@@ -121,7 +121,7 @@ def _signature(receipt: Receipt, wanted: str | None) -> Iterator[Check]:
     try:
         key = signing.signed_by(receipt)
     except ImportError as error:
-        yield Check("signature", "not checked", str(error))
+        yield Check("signature", "not checked" if wanted is None else "DIFFERS", str(error))
         return
     if key is None:
         yield Check("signature", "DIFFERS", "it is not of these contents")
@@ -213,7 +213,7 @@ def _asked(receipt: Receipt, record: Record, options: VerifyOptions) -> Check:
 def _load(receipt: Receipt, options: VerifyOptions) -> tuple[Examples, Examples]:
     work = receipt["work"]
     place = options.dataset or work["dataset"], options.data_dir or work["data_dir"]
-    return case.load(*place, options.cache_dir, work["limit"])
+    return case.load(*place, options.cache_dir, work["limit"], work["pipeline"]["image_size"])
 
 
 def _original(receipt: Receipt, options: VerifyOptions) -> Check:
@@ -222,9 +222,8 @@ def _original(receipt: Receipt, options: VerifyOptions) -> Check:
     try:
         found = folder.digest_of(where)
     except OSError:
-        return Check(
-            "original", "not checked", f"{', '.join(map(str, where))} cannot be read; --original says where it is"
-        )
+        words = f"{', '.join(map(str, where))} cannot be read; --original says where it is"
+        return Check("original", "not checked" if options.original is None else "DIFFERS", words)
     return _equal("original", receipt["digests"]["original"], found)
 
 
@@ -235,7 +234,8 @@ def _previous(receipt: Receipt, options: VerifyOptions) -> Iterator[Check]:
     try:
         before = folder.read_receipt(where / folder.RECEIPT)
     except OSError:
-        yield Check("previous", "not checked", f"{where / folder.RECEIPT} cannot be read; --previous says where it is")
+        words = f"{where / folder.RECEIPT} cannot be read; --previous says where it is"
+        yield Check("previous", "not checked" if options.previous is None else "DIFFERS", words)
         return
     except folder.DamagedReceipt as error:
         yield Check("previous", "DIFFERS", str(error))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from camu_jax import Problem, Retrain, Sisa, digests
+from camu_jax import NegGrad, Problem, Retrain, Sisa, digests
 from camu_jax.deletion import Record, Request, delete, figures, receipt
 from camu_jax.deletion.delete import audit_key, deleted_until
 from tests.deletion.conftest import MODEL, NOTHING
@@ -112,6 +112,18 @@ def test_receipts_are_a_chain(request_of, rows, data, untouched):
     assert deleted_until(second) == sorted([*rows, *second_rows]) and second["asked"]["total"] == 120
     with pytest.raises(ValueError, match="none that was deleted before"):
         delete(request, [0, 4], previous=first)
+
+
+def test_a_class_that_the_test_set_lacks_is_deleted_without_attacks(data, original):
+    train, test = data
+    of_class = np.flatnonzero(np.asarray(train.y) == 0)
+    test = test.pick(np.flatnonzero(np.asarray(test.y) != 0))
+    problem = Problem.from_rows(MODEL, original, train, of_class)
+    settings = NegGrad(epochs=np.int64(1))  # a number of NumPy, as a loop over settings gives it
+    request = Request(key=jax.random.key(0), problem=problem, test=test, settings=settings, count=0)
+    _, found = delete(request, of_class.tolist())
+    assert not found["figures"]["audits"] and "no example of the classes (0,)" in found["figures"]["notes"][0]
+    assert found["guarantee"]["kind"] == "none" and found["work"]["settings"]["epochs"] == 1
 
 
 @pytest.mark.parametrize("wrong", [[1], [4, 0], [0, 0], [0, 500]])

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -12,7 +14,8 @@ from camu_jax import digests, from_linen, train, weights
 from camu_jax.data import load
 from camu_jax.training import TrainSettings
 from experiments import forget
-from experiments.deletion import case, folder
+from experiments.deletion import again, case, folder
+from experiments.deletion import verify as verify_module
 
 FACTORY = """
 import flax.linen as nn
@@ -123,6 +126,20 @@ def test_verify_asks_the_model_again(first, place, tmp_path, capsys):
     assert code == 1 and "answers     DIFFERS: after.logits." in said
 
 
+def test_a_number_that_is_none_is_no_answer():
+    """No distance to it is too large."""
+    numbers, none = np.zeros(3), np.array([0.0, np.nan, 0.0])
+    assert again._otherwise("test", numbers, numbers) is None
+    assert "not finite" in again._otherwise("test", none, numbers)
+
+
+def test_a_key_that_nobody_can_check_is_not_the_one_that_is_asked_for(first, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    receipt = {**receipt_of(first), "signature": {"public_key": "AAAA", "value": "AAAA"}}
+    assert [check.outcome for check in verify_module._signature(receipt, None)] == ["not checked"]
+    assert [check.outcome for check in verify_module._signature(receipt, "AAAA")] == ["DIFFERS"]
+
+
 def _flip(file, at=-40):
     content = bytearray(file.read_bytes())
     content[at] ^= 1
@@ -147,6 +164,11 @@ def _sealed_figure(out):
     folder.write_receipt(out, receipt, page.render(receipt))
 
 
+def _nan(out):
+    text = (out / "receipt.json").read_text()
+    (out / "receipt.json").write_text(re.sub(r'("value": )[0-9.]+', r"\1NaN", text, count=1))
+
+
 def _unknown_entry(out):
     receipt = json.loads((out / "receipt.json").read_text())
     (out / "receipt.json").write_text(json.dumps({**receipt, "more": 1}))
@@ -163,6 +185,7 @@ def _unknown_entry(out):
         (_figure, ["receipt", "its contents were changed", "figures.accuracy.after.test: the receipt says"]),
         (_sealed_figure, ["figures.accuracy.after.test", "guarantee.kind: the receipt says exact"]),
         (_unknown_entry, ["its contents were changed"]),
+        (_nan, ["is not a receipt (NaN is no number"]),
     ],
 )
 def test_verify_says_what_was_changed(first, tmp_path, capsys, change, words):
@@ -200,10 +223,16 @@ def test_verify_does_not_blame_a_receipt_for_another_version_of_the_program(firs
     assert code == 1 and "guarantee.kind: the receipt says exact" in said  # figures are computed again all the same
 
 
-def test_verify_does_without_an_original_that_is_gone(first, tmp_path, capsys):
-    code, said = verify(first, f"--original={tmp_path / 'gone.npz'}", capsys=capsys)
-    assert code == 0 and "original    not checked" in said
-    assert said.splitlines()[-1] == "nothing differs; not checked: original"
+def test_verify_does_without_an_original_that_is_gone_unless_it_is_named(first, place, tmp_path, capsys):
+    (place / "net.npz").rename(tmp_path / "net.npz")
+    try:
+        code, said = verify(first, capsys=capsys)
+        assert code == 0 and "original    not checked" in said
+        assert said.splitlines()[-1] == "nothing differs; not checked: original"
+        code, said = verify(first, f"--original={place / 'net.npz'}", capsys=capsys)
+        assert code == 1 and "original    DIFFERS" in said
+    finally:
+        (tmp_path / "net.npz").rename(place / "net.npz")
 
 
 def test_a_second_deletion_goes_on_from_the_first(run, first, tmp_path, place, capsys):
@@ -288,6 +317,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path, capsys, fla
     assert run(*flags, f"--out={tmp_path / 'out'}", own=own) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_no_rows_are_held_out_as_the_others_would_have_other_numbers(run, tmp_path, capsys):
+    assert run("--validation=10", f"--out={tmp_path / 'out'}") == 2
+    assert "--validation" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_there_is_left_alone(run, tmp_path, capsys):

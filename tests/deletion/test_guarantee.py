@@ -51,6 +51,30 @@ def test_an_attack_is_weighed_against_its_null_level_and_its_power():
     assert few["detectable"] > weigh(near, far, null, 1.0)["detectable"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [
+        ([1e-7], [1e-7], "found"),  # the commonest request: one row
+        ([1e-7], [0.3], "failed"),
+        ([0.3], [0.3], "blind"),
+        ([1e-7] * 3, [0.5, 0.5, 1e-7], "found"),  # one row of three, but beyond doubt
+        ([1e-7] * 3, [0.5, 0.5, 0.04], "failed"),
+        ([0.5] * 1000, [0.04] * 100 + [0.5] * 900, "found"),  # each might be chance, but not a hundred
+        ([0.5] * 1000, [0.04] * 50 + [0.5] * 950, "blind"),
+    ],
+)
+def test_rows_stand_out_by_their_number_or_one_by_itself(before, after, outcome):
+    rows = [{"p_before": b, "p_after": a} for b, a in zip(before, after, strict=True)]
+    assert figures._outcome(rows) == outcome
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 100, 1000])
+def test_rows_that_are_gone_seldom_stand_out(count):
+    p = np.random.default_rng(0).random((1000, count))
+    found = [figures._outcome([{"p_before": 1.0, "p_after": x} for x in row]) for row in p]
+    assert found.count("found") <= 65  # 50 on average, and two standard deviations
+
+
 def test_models_that_never_saw_the_rows_are_seldom_found():
     """Two equal models differ by chance alone: with ten attacks at once, in fewer than 5% of the cases."""
     rng = np.random.default_rng(0)
