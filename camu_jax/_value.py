@@ -1,7 +1,8 @@
 """Functions that compare by what they are made of, so that equal ones compile a jitted step once.
 
 JAX takes a static argument for another one unless it compares equal, and two closures never do: a fresh
-`optax.adam(1e-3)` would compile everything again. `by_value` compares code, defaults and the contents of closures.
+`optax.adam(1e-3)` would compile everything again. `by_value` compares code, defaults, and what closures and the globals
+that are named hold.
 """
 
 import collections
@@ -20,7 +21,7 @@ _LARGE = 2**16
 
 
 class _ByValue:
-    """A callable with a value; the value is taken when it is made, so its closure must not change afterwards."""
+    """A callable with a value, taken when it is made: what it is made of must not change afterwards."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)  # name and signature, which `jax.jit` looks at
@@ -59,9 +60,9 @@ class _Same:
 def by_value(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, comparing and hashing by what it is made of.
 
-    Two results are equal where the functions have the same code, globals, defaults and equal contents of their
-    closures, all the way down; what has no value of its own counts by identity. The value is taken now: a closure
-    that changes afterwards still counts as what it was.
+    Two results are equal where the functions have the same code and module, and equal defaults, contents of their
+    closures and globals that they name, all the way down; what has no value of its own, and functions and classes among
+    the globals, count by identity. The value is taken now: what changes afterwards still counts as what it was.
     """
     return function if isinstance(function, _ByValue) else _ByValue(function)
 
@@ -102,7 +103,8 @@ def _taken_apart(thing: Any) -> tuple[Any, Sequence[Any] | None]:
     kind = type(thing)
     if kind is types.FunctionType:
         cells = [_contents(cell) for cell in thing.__closure__ or ()]
-        return (kind, thing.__code__, _Same(thing.__globals__)), (thing.__defaults__, thing.__kwdefaults__, *cells)
+        parts = (thing.__defaults__, thing.__kwdefaults__, *cells, *_globals(thing))
+        return (kind, thing.__code__, _Same(thing.__globals__)), parts
     if kind is types.MethodType:
         return kind, (thing.__func__, thing.__self__)
     if kind is functools.partial:
@@ -129,6 +131,22 @@ def _taken_apart(thing: Any) -> tuple[Any, Sequence[Any] | None]:
     except TypeError:
         return _Same(thing), None
     return (kind, thing), None  # 1 and True, and 1 and 1.0, are not the same constant
+
+
+def _globals(function: types.FunctionType) -> list[Any]:
+    """The globals that a function names, in the order in which it does; other code counts by identity."""
+    found = []
+    for name in _names(function.__code__):
+        if name in function.__globals__:
+            value = function.__globals__[name]
+            code = isinstance(value, types.FunctionType | types.ModuleType | type)
+            found.append(_Same(value) if code else value)
+    return found
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return [*code.co_names, *inner]
 
 
 def _contents(cell: types.CellType) -> Any:

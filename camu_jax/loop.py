@@ -40,7 +40,8 @@ class Stream:
 
     Attributes:
       rows: a pytree of arrays with the same leading length N: JAX arrays, on the device, or NumPy arrays (memory-mapped
-        ones as well), of which each minibatch is sent when its turn comes; or `Picked` rows of either.
+        ones as well), of which each minibatch is sent when its turn comes; or `Picked` rows of either. Where they
+        differ the largest decides.
       batch_size: rows in a batch; the last batch of a pass holds what is left, none is dropped.
       shuffle: whether each pass has a new order.
       subset: numbers of the rows to use, `[N']`; None is all. Subsets of the same rows share one compiled program.
@@ -66,8 +67,9 @@ class Stream:
 
     @property
     def in_host_memory(self) -> bool:
-        """Whether minibatches have to be sent to the device."""
-        return any(map(in_host_memory, jax.tree.leaves(self.rows, is_leaf=is_picked)))
+        """Whether minibatches have to be sent to the device: whether the largest of the arrays lies there."""
+        leaves = jax.tree.leaves(self.rows, is_leaf=is_picked)
+        return in_host_memory(max(leaves, key=lambda a: math.prod(a.shape)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +189,8 @@ def run(
     keep, state, restored = _restore(state)
 
     data = tuple(stream.rows for stream in streams)
+    if not sent:  # labels may still be NumPy's
+        data = jax.tree.map(lambda a: jnp.asarray(a) if in_host_memory(a) else a, data, is_leaf=is_picked)
     count = streams[0].batches
     plans = [_plan(stream, count) for stream in streams]
     for epoch in range(epochs):
@@ -201,9 +205,8 @@ def run(
             traced = _single.trace(step, sizes, state, data, orders, start, np.int32(0), step_key)
             most = _SCAN_ON_CPU if _is_light(traced.jaxpr.jaxpr) else 1
         left = count if max_steps is None else min(count, max(0, max_steps - epoch * count))
-        for first, last in _chunks([plan[:left] for plan in plans], most):
-            if epoch * count + last <= restored:
-                continue
+        begin = min(max(0, restored - epoch * count), left)  # whoever kept the state may have had other chunks
+        for first, last in _chunks([plan[:left] for plan in plans], most, begin):
             sizes = tuple(plan[first][1] for plan in plans)
             starts = np.array([[plan[k][0] for plan in plans] for k in range(first, last)], np.int32)
             numbers = np.arange(first, last, dtype=np.int32)
@@ -262,10 +265,10 @@ def _plan(stream: Stream, count: int) -> list[tuple[int, int]]:
     return plan
 
 
-def _chunks(plans: list[list[tuple[int, int]]], most: int) -> list[tuple[int, int]]:
+def _chunks(plans: list[list[tuple[int, int]]], most: int, begin: int = 0) -> list[tuple[int, int]]:
     """First step and end of each program: `most` steps where so many have equal batch sizes, else one."""
     sizes = [tuple(size for _, size in batches) for batches in zip(*plans, strict=True)]
-    chunks, k = [], 0
+    chunks, k = [], begin
     while k < len(sizes):
         full = sizes[k : k + most] == [sizes[k]] * most
         end = k + most if full else k + 1

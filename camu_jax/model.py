@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -60,10 +61,15 @@ class Model:
 
         Returns:
           The outputs of each batch, and the batch statistics after the last, of the dtypes that they had.
+
+        Warns:
+          UserWarning: a batch is a single example, and there are batch statistics.
         """
         if not variables["batch_stats"]:
             joint, stats = self.apply(variables, jnp.concatenate(batches), train=True, key=key)
             return _split(joint, [len(batch) for batch in batches]), stats
+        if any(len(batch) == 1 for batch in batches):
+            warnings.warn(_ONE_EXAMPLE, stacklevel=2)
         outputs = []
         for i, x in enumerate(batches):
             own_key = None if key is None else jax.random.fold_in(key, i)
@@ -72,6 +78,13 @@ class Model:
             variables = {**variables, "batch_stats": same_dtypes(stats, variables["batch_stats"])}
             outputs.append(out)
         return outputs, variables["batch_stats"]
+
+
+_ONE_EXAMPLE = (
+    "a model with batch statistics is trained on a batch of one example: where a BatchNorm layer has a single value "
+    "for each channel its variance is 0, which is recorded, and the example is not seen; choose a batch_size that "
+    "leaves no single one over, or a model without BatchNorm"
+)
 
 
 def _split(joint: Outputs, sizes: Sequence[int]) -> list[Outputs]:
@@ -103,14 +116,20 @@ def in_bfloat16(model: Model) -> Model:
 def as_variables(variables: Any) -> Variables:
     """The collections the library works on, `params` and `batch_stats`, from what a Flax module returned.
 
+    Nested mappings, such as Flax's `FrozenDict`, become dicts.
+
     Raises:
       ValueError: `variables` has no `params`, or holds a collection other than these two.
     """
-    if not isinstance(variables, dict) or "params" not in variables:
+    if not isinstance(variables, Mapping) or "params" not in variables:
         raise ValueError("variables has no 'params'; allowed: {'params': ..., 'batch_stats': ...}")
     if extra := set(variables) - {"params", "batch_stats"}:
         raise ValueError(f"variables holds {sorted(extra)}; allowed: params, batch_stats")
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    return {"params": _dicts(variables["params"]), "batch_stats": _dicts(variables.get("batch_stats", {}))}
+
+
+def _dicts(tree: Any) -> Any:
+    return {name: _dicts(part) for name, part in tree.items()} if isinstance(tree, Mapping) else tree
 
 
 def as_outputs(result: Any) -> Outputs:

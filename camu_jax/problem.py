@@ -33,6 +33,10 @@ class Problem:
     retain: Examples
     pipeline: Pipeline = Pipeline()
 
+    def __post_init__(self) -> None:
+        if self.original:
+            object.__setattr__(self, "original", as_variables(self.original))
+
     @classmethod
     def from_rows(
         cls, model: Model, variables: Variables, train: Examples, forget: Rows, *, pipeline: Pipeline = Pipeline()
@@ -42,7 +46,8 @@ class Problem:
         Args:
           model: the model.
           variables: what it learned from `train`: `{"params", "batch_stats"}`, or `{"params"}` alone.
-          train: the training set, stored images or other inputs. Memory-mapped ones are not read: F and R share them.
+          train: the training set, stored images or other inputs. F and R share it: memory-mapped uint8 images are not
+            read, and of floats no copy is made, but they are read to see that they are finite.
           forget: numbers of the rows to forget, each once, or a boolean mask over all rows.
           pipeline: how stored images become inputs; the default takes uint8 pixels to [0, 1] and floats as they are.
 
@@ -53,17 +58,23 @@ class Problem:
           TypeError, ValueError: as `Problem.validate`, or as `camu_jax.splits.split`.
         """
         train.validate("train")
-        problem = cls(model, as_variables(variables), *split(train, forget), pipeline)
+        problem = cls(model, variables, *split(train, forget), pipeline)
         problem.validate()
         return problem
 
-    def validate(self) -> None:
+    def validate(self, *, with_original: bool = False) -> None:
         """Refuses a problem that no method could solve.
+
+        Args:
+          with_original: whether the method starts from the original model.
 
         Raises:
           TypeError, ValueError: as `Examples.validate`, image shapes or numbers of classes differ, the pipeline does
-            not fit the images, or the model does not take them or has another number of logits.
+            not fit the images, or the model does not take them or has another number of logits; or there is no
+            original model to start from.
         """
+        if with_original and not self.original:
+            raise ValueError("original is {}; allowed: the trained variables, as this method starts from them")
         self.forget.validate("forget")
         self.retain.validate("retain")
         if self.forget.x.shape[1:] != self.retain.x.shape[1:] or self.forget.x.dtype != self.retain.x.dtype:
@@ -145,6 +156,7 @@ class Predictor:
         logits = jnp.stack([out.logits for out in outputs])
         if self.aggregate == "vote":
             votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+            votes = jnp.where(jnp.isnan(logits).any(axis=-1, keepdims=True), jnp.nan, votes)  # not one for class 0
             joined = jnp.log(jnp.mean(votes, axis=0) + 1e-6)
         else:
             joined = jax.nn.logsumexp(jax.nn.log_softmax(logits, axis=-1), axis=0) - jnp.log(float(len(outputs)))

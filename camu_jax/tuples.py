@@ -4,9 +4,10 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from camu_jax import _validate
-from camu_jax.rows import is_picked
+from camu_jax.rows import in_host_memory, is_picked
 from camu_jax.types import Examples, Tuples
 
 LabelRule = Literal["uniform", "retain"]
@@ -52,9 +53,14 @@ def make_tuples(
     """
     F.validate("F")
     R.validate("R")
-    F, R = jax.tree.map(jnp.asarray, (F, R), is_leaf=is_picked)
     rows_key, pair_key = jax.random.split(key)
-    R_star = R[draw_rows(rows_key, len(F), len(R), replace=replace)]
+    rows = draw_rows(rows_key, len(F), len(R), replace=replace)
+    if in_host_memory(R.x) and _validate.is_concrete(rows):
+        R_star = R.pick(np.asarray(rows))  # of R only these go to the device
+        F, R_star = jax.tree.map(jnp.asarray, (F, R_star), is_leaf=is_picked)
+    else:
+        F, R = jax.tree.map(jnp.asarray, (F, R), is_leaf=is_picked)
+        R_star = R[rows]
     return pair_tuples(pair_key, F, R_star, labels=labels, mask_scale=mask_scale)
 
 

@@ -283,6 +283,41 @@ def test_rows_in_host_memory_give_the_same(key, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+def test_the_largest_array_says_where_rows_lie(key):
+    """Labels of NumPy beside images on the device: they go along; the other way round each minibatch is sent."""
+    images, labels = np.arange(14, dtype=np.float32).reshape(7, 2), np.arange(7, dtype=np.float32)
+
+    def step(total, batch, *, key):
+        return total + (batch["x"].sum(1) * batch["y"]).sum(), {}
+
+    found = []
+    for x, y in ((images, labels), (jnp.asarray(images), labels), (images, jnp.asarray(labels))):
+        stream = Stream({"x": x, "y": y}, 2)
+        assert stream.in_host_memory == isinstance(x, np.ndarray)
+        found.append(loop.run(step, jnp.zeros(()), stream, key=key, epochs=2))
+    np.testing.assert_allclose(found, 2 * (images.sum(1) * labels).sum())
+
+
+@pytest.mark.parametrize("kept_at", [1, 5, 8, 10, 13, 19, 20])
+def test_a_run_goes_on_within_what_is_now_one_program(key, kept_at, monkeypatch):
+    """A state may have been kept by a machine that puts other numbers of steps into a program."""
+    monkeypatch.setattr(loop, "_SCAN", 4)
+    stream = Stream(jnp.arange(20), 2)
+
+    def step(count, batch, *, key):
+        return count + 1, {}
+
+    class Kept:
+        def restore(self, run, state):
+            return jnp.int32(kept_at), kept_at
+
+        def keep(self, run, state, step, steps):
+            assert int(state) == step <= steps == 20
+
+    with loop.keeping(Kept()):
+        assert loop.run(step, jnp.int32(0), stream, key=key, epochs=2, scan=True) == 20
+
+
 @pytest.mark.parametrize("scan", [False, True])
 def test_an_epoch_reads_nothing_back_and_sends_no_rows(key, scan, monkeypatch):
     """Traced, its values cannot be read. Its programs get from the host where batches begin, and step numbers."""

@@ -214,6 +214,15 @@ class NnxPlain(nnx.Module):
         return self.classify(embedding), embedding
 
 
+def test_a_lone_example_under_batchnorm_is_a_warning(key):
+    """Its variance is 0 where a channel has one value; layers without BatchNorm do not mind."""
+    x = jnp.ones((3, *IMAGE))
+    NORMED.train(fresh(NORMED), [x])
+    PLAIN.train(fresh(PLAIN), [x, x[:1]])
+    with pytest.warns(UserWarning, match="a batch of one example"):
+        NORMED.train(fresh(NORMED), [x, x[:1]])
+
+
 class NnxNormed(NnxPlain):
     def __init__(self, rngs):
         super().__init__(rngs)

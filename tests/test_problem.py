@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from camu_jax import Examples, Model, Outputs, Pipeline, Predictor, Problem
+from camu_jax.methods import BadTeacher, Boundary, Camu, NegGrad, Scrub, Unroll, unlearn
 from tests.helpers import assert_close, np_log_softmax
 
 X, Y = jnp.zeros((3, 4, 4, 1), jnp.uint8), jnp.array([0, 1, 2])
@@ -41,6 +43,21 @@ def test_a_bad_problem_is_refused_by_name(case):
     problem.validate()
     with pytest.raises(error, match=message):
         dataclasses.replace(problem, **changes).validate()
+
+
+def test_variables_in_other_mappings_and_without_statistics():
+    """As an older Flax returned them; none at all are allowed where nobody starts from them."""
+    params = {"dense": {"kernel": jnp.ones(2)}}
+    for given in (flax.core.freeze({"params": params}), {"params": params}):
+        original = Problem(LOGITS_OF_3, given, GOOD, GOOD).original
+        assert original == {"params": params, "batch_stats": {}} and type(original["params"]["dense"]) is dict
+    nothing = Problem(LOGITS_OF_3, {}, GOOD, GOOD)
+    nothing.validate()
+    for settings in (Camu(), NegGrad(), Boundary(), BadTeacher(), Scrub(), Unroll()):
+        with pytest.raises(ValueError, match=r"original is \{\}; allowed: the trained variables"):
+            unlearn(jax.random.key(0), nothing, settings)
+    with pytest.raises(ValueError, match="variables has no 'params'"):
+        Problem(LOGITS_OF_3, {"batch_stats": {}}, GOOD, GOOD)
 
 
 TEN = Examples(jnp.arange(160, dtype=jnp.uint8).reshape(10, 4, 4, 1), jnp.arange(10) % 3, 3)
@@ -106,6 +123,13 @@ def test_the_mean_is_of_probabilities():
 def test_ties_of_votes_go_to_the_lowest_class(votes, winner):
     out = ensemble([jax.nn.one_hot(jnp.array([v]), 3) for v in votes], "vote")(X[:1])
     assert int(out.logits.argmax()) == winner and bool(jnp.isfinite(out.logits).all())
+
+
+def test_a_member_without_an_answer_has_no_vote():
+    """Neither has the ensemble then: NaN predicts nothing."""
+    members = [[[0.0, 1.0], [0.0, 1.0]], [[jnp.nan, jnp.nan], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]]
+    found = ensemble(members, "vote")(X[:2]).logits
+    assert np.isnan(found[0]).all() and int(found[1].argmax()) == 1
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "vote"])

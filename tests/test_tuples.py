@@ -1,5 +1,7 @@
 """Algorithm 1: its guarantees for every key, and what it refuses."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -137,6 +139,24 @@ def test_numpy_arrays_are_examples_too(key, dtype):
     chex.assert_trees_all_equal(make_tuples(key, F, R), expected)
     batched = jax.vmap(lambda k: make_tuples(k, F, R))(key[None])
     chex.assert_trees_all_equal(jax.tree.map(lambda a: a[0], batched), expected)
+
+
+def test_of_a_retain_set_in_host_memory_only_the_drawn_rows_are_read(key):
+    class Counting(np.ndarray):
+        read = 0
+
+        def __getitem__(self, rows):
+            found = super().__getitem__(rows)
+            if isinstance(rows, np.ndarray):  # slices are looked at whether they are finite
+                Counting.read += found.size
+            return found
+
+    F, R = examples(0, 2), jax.device_get(examples(1, 200))
+    expected = make_tuples(key, F, R)
+    counted = dataclasses.replace(R, x=R.x.view(Counting))
+    chex.assert_trees_all_equal(make_tuples(key, F, counted), expected)
+    chex.assert_trees_all_equal(make_tuples(key, F, jax.device_put(R)), expected)
+    assert Counting.read == F.x.size
 
 
 def test_examples_by_row():

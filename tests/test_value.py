@@ -155,6 +155,21 @@ def test_other_code_defaults_and_recursion():
     assert by_value(make(3))(4) == make(3)(4)
 
 
+def test_globals_that_a_function_names_count():
+    """A cell of a notebook that is run again has other globals and the same code."""
+    names = {}
+    source = "SCALE = {}\nUNUSED = {}\ndef call(x):\n    return [SCALE * x for _ in range(1)]\nfunction = call"
+
+    def make(scale, unused=0):
+        exec(compile(source.format(scale, unused), "cell", "exec"), names)
+        return by_value(names["function"])
+
+    assert make("1.0") == make("1.0", unused=3) != make("5.0") != make("[5.0]")
+    first, again = make("5.0"), make("5.0")
+    jitted = jax.jit(lambda f, x: f(x)[0], static_argnums=0)
+    assert jitted(first, 2.0) == jitted(again, 2.0) == 10 and jitted(make("7.0"), 2.0) == 14
+
+
 def test_while_something_is_traced():
     """What is traced counts by identity; a key is a number there too."""
     key, again = jax.random.key(0), jax.random.key(0)

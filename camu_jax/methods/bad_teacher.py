@@ -113,7 +113,7 @@ def unlearn(
     key: jax.Array, problem: Problem, settings: BadTeacher, *, progress: loop.Listener | None = None
 ) -> Predictor:
     """Distils both teachers into the original model. Where nothing is augmented, each example asks its teacher once."""
-    problem.validate()
+    problem.validate(with_original=True)
     s, model, pipeline = settings, problem.model, problem.pipeline
     rows_key, teacher_key, loop_key = jax.random.split(key, 3)
     rows = jax.random.permutation(rows_key, len(problem.retain))[: round(s.retain_share * len(problem.retain))]

@@ -171,12 +171,12 @@ def expand(key: jax.Array, model: Model, variables: Variables, image: jax.ShapeD
 def unlearn(
     key: jax.Array, problem: Problem, settings: Boundary, *, progress: loop.Listener | None = None
 ) -> Predictor:
-    """Moves the decision boundary over the forget set; the retain set is not read.
+    """Moves the decision boundary over the forget set; it learns nothing of the retain set.
 
     As in the official code nothing is augmented: the nearest label belongs to the clean image. The result's `info`
     holds the share of forget examples whose adversarial image `crossed` the boundary (Shrink).
     """
-    problem.validate()
+    problem.validate(with_original=True)
     s, forget, model, variables = settings, problem.forget, problem.model, problem.original
     pipeline = dataclasses.replace(problem.pipeline, augment="none")
     head_key, loop_key = jax.random.split(key)

@@ -119,7 +119,7 @@ def unlearn(key: jax.Array, problem: Problem, settings: Camu, *, progress: loop.
     Warns:
       UserWarning: the inputs are spread so widely that the mask changes next to nothing.
     """
-    problem.validate()
+    problem.validate(with_original=True)
     _validate.with_arithmetic("forget", problem.forget.x.dtype, "Camu", "a counterfactual is an input plus noise")
     _warn_of_wide_inputs(problem, settings.mask_scale)
     s, pipeline = settings, problem.pipeline

@@ -83,7 +83,7 @@ def step(
 
 def unlearn(key: jax.Array, problem: Problem, settings: NegGrad, *, progress: loop.Listener | None = None) -> Predictor:
     """Descends on the retain set and ascends on the forget set, starting from the original model."""
-    problem.validate()
+    problem.validate(with_original=True)
     s = settings
     optimizer = sgd_l2(s.learning_rate, s.momentum, s.l2)
     student = TrainState.create(problem.model, problem.original, problem.pipeline, optimizer)

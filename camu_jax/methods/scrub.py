@@ -57,7 +57,7 @@ class Scrub(Settings):
     rewind: bool = False
     """Return the epoch whose error on the forget set is nearest to the final one on unseen examples of its classes."""
     validation_share: float = 0.1
-    """With rewind: share of the retain examples of the forget set's classes that is held out for that."""
+    """With rewind: share of the retain examples of the forget set's classes that is held out for that, one at least."""
 
     def __post_init__(self) -> None:
         _validate.at_least(1, epochs=self.epochs, batch_size=self.batch_size, forget_batch_size=self.forget_batch_size)
@@ -65,6 +65,8 @@ class Scrub(Settings):
         _validate.at_least(0, gamma=self.gamma, alpha=self.alpha)
         _validate.above(0, temperature=self.temperature)
         _validate.between(0, 0.9, validation_share=self.validation_share)
+        if self.rewind:
+            _validate.above(0, validation_share=self.validation_share)
         _validate.one_of(get_args(Optimizer), optimizer=self.optimizer)
 
 
@@ -165,7 +167,7 @@ def unlearn(key: jax.Array, problem: Problem, settings: Scrub, *, progress: loop
     With `rewind` the result's `info` holds the epoch. Where no retain example is of the forget set's classes (class
     removal) there is nothing to compare with, and nothing to rewind: as much as possible shall be forgotten.
     """
-    problem.validate()
+    problem.validate(with_original=True)
     rows_key, loop_key = jax.random.split(key)
     retain, unseen = hold_out(rows_key, problem, settings)
     epochs = students(loop_key, dataclasses.replace(problem, retain=retain), settings, progress=progress)
@@ -190,7 +192,8 @@ def hold_out(key: jax.Array, problem: Problem, settings: Scrub) -> tuple[Example
     if not settings.rewind:
         return problem.retain, None
     same_class = jnp.flatnonzero(jnp.isin(problem.retain.y, problem.forget.y))
-    count = round(settings.validation_share * len(same_class))
+    wanted = max(1, round(settings.validation_share * len(same_class)))
+    count = min(wanted, len(same_class), len(problem.retain) - 1)  # something stays to be trained on
     if not count:
         return problem.retain, None
     held = jax.random.permutation(key, same_class)[:count]

@@ -128,15 +128,19 @@ def forget(state: SisaState, rows: np.ndarray, *, progress: loop.Listener | None
 
     Args:
       state: of `fit`, or of an earlier `forget`; stays as it is.
-      rows: numbers of the examples in the first training set.
+      rows: numbers of the examples in the first training set, `[N]` integer.
       progress: is called after every step.
 
     Returns:
       The ensemble that never saw the examples, and how many minibatch steps that took.
 
     Raises:
+      TypeError: `rows` are no numbers.
       ValueError: an example is not (or no longer) in the ensemble's training set, or none would be left.
     """
+    rows = np.asarray(rows)
+    if rows.size and not np.issubdtype(rows.dtype, np.integer):
+        raise TypeError(f"rows has dtype {rows.dtype}; allowed: row numbers in the first training set")
     gone = np.isin(state.rows, rows)
     missing = np.setdiff1d(rows, state.rows)
     if len(missing):

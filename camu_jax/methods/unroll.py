@@ -90,7 +90,7 @@ def retain_step(state: UnrollState, batch: Examples, *, key: jax.Array) -> tuple
 
 def unlearn(key: jax.Array, problem: Problem, settings: Unroll, *, progress: loop.Listener | None = None) -> Predictor:
     """Trains the original model on, forget set first, then adds the forget set's gradients back."""
-    problem.validate()
+    problem.validate(with_original=True)
     s = settings
     forget, retain = (loop.Stream(part, s.batch_size) for part in (problem.forget, problem.retain))
     first: loop.Step = forget_step if s.variant == "incremental" else retain_step

@@ -93,6 +93,20 @@ def test_scrub_rewinds_to_the_epoch_that_looks_unseen(problem):
     )
 
 
+@pytest.mark.parametrize(("share", "left", "held"), [(0.1, 4, 1), (0.9, 4, 3), (0.5, 4, 2), (0.9, 2, 1)])
+def test_scrub_rewinds_where_few_retain_examples_are_of_the_classes(problem, share, left, held):
+    """One is held out at the least, and one stays to be trained on."""
+    few = dataclasses.replace(problem, retain=problem.forget[:left])
+    retain, unseen = scrub.hold_out(KEY, few, scrub.Scrub(rewind=True, validation_share=share))
+    assert len(unseen) == held and len(retain) == left - held
+    assert (
+        scrub.hold_out(KEY, dataclasses.replace(problem, retain=problem.forget[:1]), scrub.Scrub(rewind=True))[1]
+        is None
+    )
+    with pytest.raises(ValueError, match="validation_share is 0"):
+        scrub.Scrub(rewind=True, validation_share=0)
+
+
 def test_scrub_has_nothing_to_rewind_to_after_class_removal(class_problem):
     retain, unseen = scrub.hold_out(KEY, class_problem, scrub.Scrub(rewind=True))
     assert unseen is None and retain is class_problem.retain

@@ -111,6 +111,11 @@ def test_sisa_refuses_to_forget_what_it_does_not_hold(digits):
         sisa.assign(KEY, LINEAR, digits[:3], SISA)
 
 
+def test_sisa_takes_no_mask_for_numbers(ensemble):
+    with pytest.raises(TypeError, match="rows has dtype bool; allowed: row numbers"):
+        sisa.forget(ensemble, np.arange(len(ensemble.rows)) == 5)
+
+
 def test_sisa_votes_or_averages(problem):
     votes = unlearn("sisa", problem)
     means = dataclasses.replace(votes, aggregate="mean")
