@@ -4,11 +4,14 @@ save("unlearned", predictor)
 predictor = load("unlearned", model)
 """
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from camu_jax import _partial
 from camu_jax.images import Pipeline
 from camu_jax.model import Model
 from camu_jax.problem import Predictor
 
 Description = dict[str, Any]
+_DAY = 24 * 3600.0  # nobody takes so long to write a checkpoint
 _MANIFEST, _VARIABLES = "manifest.json", "variables"
 
 
@@ -55,12 +58,13 @@ def save(path: str | Path, predictor: Predictor, made_from: Description | None =
         "made_from": made_from or {},
     }
     shared, writer = jax.process_count() > 1, jax.process_index() == 0
-    partial = path.with_name(f".{path.name}.{'all' if shared else _partial.owner()}.partial")
+    partial = path.with_name(f".{path.name}.{'all' if shared else f'{os.uname().nodename}.{os.getpid()}'}.partial")
     if writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-            if left == partial or _partial.abandoned(left):
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                if left == partial or time.time() - left.stat().st_mtime > _DAY:  # of a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
         partial.mkdir()
     import orbax.checkpoint.experimental.v1 as ocp  # takes a second: only those who save or load wait for it
 

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from camu_jax import _partial
 from camu_jax.model import Variables
 
 Format = Literal["orbax", "safetensors", "npz"]
@@ -100,11 +99,11 @@ def save(path: str | Path, variables: Variables, *, like: str | Path | None = No
     write = _WRITERS[format_of(path)]
     tree = variables if like is None else _renamed(variables, Path(like))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{_partial.owner()}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         write(partial, tree)
         if path.is_dir():  # a folder cannot be replaced in one step
-            before = path.with_name(f".{path.name}.{_partial.owner()}.before.partial")
+            before = path.with_name(f".{path.name}.{os.getpid()}.before.partial")
             path.rename(before)
             partial.rename(path)
             shutil.rmtree(before)

@@ -57,15 +57,14 @@ def lacking(job: Job) -> list[AuditName]:
 
 
 def add(job: Job, name: AuditName, predictor: Predictor) -> None:
-    """Adds an audit of the unlearned model to a job's result, which the caller has claimed."""
+    """Adds an audit of the unlearned model to a job's result, which the caller has claimed.
+
+    Its figures have no null level but those that the audit itself knows: the report takes it from Retrain's result.
+    """
     with machine.measure() as span:
         found = AUDITS[name](job, predictor)
-    entries = found.as_json()
-    for figure, null in _of_retrain(job, name).items():
-        if isinstance(null, dict) and isinstance(entries.get(figure), dict):
-            entries[figure].setdefault("null", null["value"])
     settings = plain(job.experiment.config.audits)
-    entries |= {**span.as_json(), "settings": settings}
+    entries = {**found.as_json(), **span.as_json(), "settings": settings}
 
     result = job.read()
     assert result is not None
@@ -78,12 +77,6 @@ def add(job: Job, name: AuditName, predictor: Predictor) -> None:
     console.say(f"{job}, audit {name}: {'  '.join(f'{n} {v:.3g}' for n, v in shown.items())}  {span}")
     for note in found.notes:
         console.say(f"  {note}")
-
-
-def _of_retrain(job: Job, name: AuditName) -> dict[str, store.Json]:
-    """The same audit of Retrain with the same seed, whose figures are the null level; empty where it was not made."""
-    retrain = dataclasses.replace(job, method="retrain").read() or {}
-    return retrain.get("audits", {}).get(name, {})
 
 
 def _histogram(margins: Margins) -> store.Histogram:
@@ -108,6 +101,8 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     """
     experiment, settings = job.experiment, job.experiment.config.audits
     forget, retain = job.split()
+    retrain = dataclasses.replace(job, method="retrain")
+    retrain.read()  # one of other settings is refused before any work
     retrained_margins, *of_method = (some.margins() for some in populations(job, "klom"))
     oracles, others = retrained_margins[: settings.models], retrained_margins[settings.models :]
     ours = of_method[0] if of_method else others
@@ -115,7 +110,6 @@ def klom(job: Job, predictor: Predictor) -> Evidence:
     parts = {"forget": slice(0, len(forget)), "retain": slice(len(forget), end), "test": slice(end, None)}
     found = divergence.evidence(ours, oracles, others, parts)
 
-    retrain = dataclasses.replace(job, method="retrain")
     with machine.claim(retrain.path(), wait=True) if job.method != "retrain" else contextlib.nullcontext():
         retrained = retrain.predictor()
     logits, reference = (np.asarray(evaluate.outputs(p, forget.x).logits) for p in (predictor, retrained))

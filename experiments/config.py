@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
 import tyro
 
@@ -57,7 +57,7 @@ class Common:
     audits and relearning make them again."""
     keep_minutes: float = 2.0
     """How much work a process that is killed may lose: the state of training and unlearning is kept so often, in the
-    cache, and the same command goes on from it. 0 keeps nothing."""
+    cache, and the same command goes on from it. 0 keeps nothing, nor do models that are made --side_by_side."""
     audit: tuple[AuditName, ...] = ()
     """Also attack the unlearned models: paper, the paper's membership inference M and its like; lira, U-LiRA on shadow
     models; klom, distance to retrained models; or all."""
@@ -109,16 +109,25 @@ class Config(Common):
         """The folder of a data set's results; those of the small model have one of their own."""
         return name if self.model.size == "full" else f"{name}-{self.model.size}"
 
+    @property
+    def model_name(self) -> str:
+        """The model where it is not the paper's: `small ResNet-18`; empty where it is."""
+        factory = None if self.model.factory is None else self.model.name
+        return store.model_name({**dataclasses.asdict(self.model), "factory": factory})
+
     def label(self, title: str) -> str:
         """A data set in words, and the model where it is not the paper's: `c10 (small ResNet-18)`."""
-        model = store.model_name(dataclasses.asdict(self.model))
-        return f"{title} ({model})" if model else title
+        return f"{title} ({self.model_name})" if self.model_name else title
 
     def relearning(self, epochs: int) -> TrainSettings:
         """How models are fine-tuned: as the original was trained, at a constant rate; a tenth of a cycle's highest."""
         constant = self.original.schedule == "constant"
         rate = self.original.learning_rate if constant else self.original.learning_rate / 10
         return dataclasses.replace(self.original, epochs=epochs, learning_rate=rate, schedule="constant")
+
+    def settled(self) -> Self:
+        """The config with what its other defaults follow from; for commands that extend it."""
+        return self
 
     def method(self, name: str) -> tuple[Method, Settings]:
         """The method behind a name of `method_names()`, and its settings."""
@@ -164,7 +173,7 @@ def with_defaults(chosen: Config, config: C) -> C:
     """A config with the data set, the task, the preset and the model's size of another one, and their settings."""
     found = defaults(chosen.dataset, chosen.task, chosen.preset, chosen.model.size)
     same = {name: getattr(chosen, name) for name in ("dataset", "task", "preset")}
-    return dataclasses.replace(config, **same, **found._asdict())
+    return dataclasses.replace(config, **same, **found._asdict()).settled()
 
 
 def changed(config: C, assignments: Sequence[str]) -> C:

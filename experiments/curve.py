@@ -29,14 +29,15 @@ def make(job: Job, settings: TrainSettings) -> None:
     with machine.claim(job.path(), wait=True):
         predictor = job.predictor()
     _, retain = job.split()
-    with console.progress_bar(str(job)) as progress, machine.measure() as span:
+    settings_of = {**job.settings(), extra.name: extra.settings}
+    with console.progress_bar(str(job)) as progress, job.experiment.kept(settings_of, job.path(extra)) as span:
         curve = relearning.curve(keys.relearn(job.seed), predictor, retain, settings, job.accuracies, progress=progress)
     found = reporting.differences(curve)
     result: store.Result = {
         "metrics": {"before": found[0], "after": found[-1]},
         "curve": curve,
         **span.as_json(),
-        "settings": {**job.settings(), extra.name: extra.settings},
+        "settings": settings_of,
         **machine.provenance(),
     }
     store.write(job.path(extra), result)

@@ -89,9 +89,10 @@ class Estimate:
         """
         self._tried.clear()
         for job in jobs:
-            if machine.agree(job.read() is None):
-                self._job(job)
-            for name in audit.lacking(job):
+            lacking = audit.lacking(job)
+            if lacking or machine.agree(job.read() is None):
+                self._job(job)  # which the audits need not make again
+            for name in lacking:
                 self._audit(job, name)
         for job, settings in curves:
             self._job(job)
@@ -130,9 +131,8 @@ class Estimate:
         self._spend(("original", len(experiment.train)), lambda: trial.steps(train))
 
     def _audit(self, job: Job, name: AuditName) -> None:
-        """An audit of a job, with the populations that it lacks."""
+        """An audit of a job's model, with the populations that it lacks."""
         experiment, (forget, _) = job.experiment, job.split()
-        self._job(job)
         for models in populations(job, name):
             self._population(models)
         asked = len(forget)  # for the histogram

@@ -19,7 +19,7 @@ from camu_jax.audits import attack
 from experiments import UsageError, console, keys, machine, own_model, sources, store, unfinished
 from experiments.config import Common, Config
 from experiments.defaults import ModelSettings
-from experiments.tasks import Task, parse_task
+from experiments.tasks import Task, kind_of, parse_task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,10 @@ class Experiment:
         return Path(self.config.checkpoint_dir) / name
 
     def _train_original(self, key: jax.Array, settings: store.Settings) -> Variables:
-        with console.progress_bar("original model") as progress, self.kept(settings) as span:
+        with (
+            console.progress_bar("original model") as progress,
+            self.kept(settings, self._original_path(settings)) as span,
+        ):
             variables = self.train_original(key, progress)
             jax.block_until_ready(variables)
         checkpoint.save(self._original_path(settings), self.predictor(variables), settings)
@@ -145,9 +148,14 @@ class Experiment:
         assert self.weights is not None
         return weights.digest(self.weights)
 
-    def kept(self, settings: store.Settings) -> contextlib.AbstractContextManager[machine.Span]:
-        """Times work that is known by its settings, and keeps its state every few minutes; see `unfinished.kept`."""
-        folder = Path(self.config.cache_dir, "unfinished", digest(settings))
+    def kept(self, settings: store.Settings, where: Path) -> contextlib.AbstractContextManager[machine.Span]:
+        """Times work, and keeps its state every few minutes; see `unfinished.kept`.
+
+        Args:
+          settings: what the work is known by.
+          where: what it makes, which the caller has claimed: the same work for another folder is on its own.
+        """
+        folder = Path(self.config.cache_dir, "unfinished", digest({**settings, "path": str(where.resolve())}))
         return unfinished.kept(folder, self.config.keep_minutes)
 
     def train_original(self, key: jax.Array, progress: loop.Listener | None = None) -> Variables:
@@ -185,10 +193,15 @@ def open_experiment(config: Config, *, unlabelled: bool = False) -> Experiment:
         size = source.train_size if config.limit is None else config.limit
         _validate.between(2, source.train_size, limit=size)
         _validate.between(0, size - 2, validation=config.validation)
-        task = parse_task(config.task, source.num_classes, size - config.validation)
+        if kind_of(config.task) == "indices" and config.limit is not None and config.dataset not in data.DATASETS:
+            raise ValueError(
+                f"limit is {size}; allowed with {config.task} on data of your own: none, as rows would move"
+            )
+        task = parse_task(config.task, source.num_classes, size)
         train, test = source.load(config.limit, on_device=not config.stream)
         if config.validation:
             held = splits.random_rows(keys.validation(config.original_seed), len(train), config.validation)
+            task = task.without(held)
             test, train = splits.split(train, held)
         task.split(keys.split(config.seeds[0]), train)
         if "paper" in config.audit:

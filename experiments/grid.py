@@ -74,4 +74,5 @@ def run(pieces: Sequence[Piece[T]]) -> None:
         with contextlib.ExitStack() as claimed:
             for path in sorted(piece.path for piece in group):  # in one order, or two processes wait for each other
                 claimed.enter_context(machine.claim(path, wait=True))
-            make(group)
+            if left := [piece for piece in group if piece.todo()]:  # another process may have made the others meanwhile
+                make(left)

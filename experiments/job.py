@@ -134,7 +134,7 @@ class Job:
         """Unlearns, keeps the model, and measures and writes the result if there is none yet."""
         method, settings = self.entry
         problem = self.problem(original)
-        with console.progress_bar(str(self)) as progress, self.experiment.kept(self.settings()) as span:
+        with console.progress_bar(str(self)) as progress, self.experiment.kept(self.settings(), self.path()) as span:
             predictor = method.unlearn(keys.method(self.seed, self.method), problem, settings, progress=progress)
             jax.block_until_ready(predictor)
         self.finish(predictor, span)
@@ -151,6 +151,7 @@ class Job:
         if self.experiment.config.keep_models:
             if machine.primary():
                 shutil.rmtree(self.model_path, ignore_errors=True)  # of a process that was killed before its result
+            machine.agree(True)  # no process looks before it is gone
             checkpoint.save(self.model_path, predictor, self.settings())
         if not machine.agree(self.read() is None):
             return

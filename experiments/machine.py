@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -106,14 +106,29 @@ def share_memory() -> None:
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
 
-def memory_share(workers: int) -> dict[str, str]:
-    """Environment of each of several workers that are started at once: a GPU's memory divided among them.
+def gpu_share(number: int, workers: int, gpus: Sequence[str]) -> dict[str, str]:
+    """Environment of one of several workers that are started at once: a GPU, and its memory divided among them.
 
-    What the user has set stays.
+    Args:
+      number: of the worker, from 0.
+      workers: how many there are.
+      gpus: of `visible_gpus`; they are dealt out one after another.
     """
-    if workers == 1 or any(name in os.environ for name in _MEMORY):
-        return {}
-    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}"}
+    on_one = -(-workers // max(1, len(gpus)))
+    found = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if len(gpus) > 1 else {}
+    if on_one > 1 and not any(name in os.environ for name in _MEMORY):  # what the user has set stays
+        found["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / on_one:.3f}"
+    return found
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA calls the GPUs that this process may use; read without JAX, which would take their memory."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(len(list(_GPUS.glob("*"))))]
+
+
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 def _start(count: int) -> int:

@@ -1,13 +1,15 @@
 """Populations of models that audits judge by their margins, and the files in the cache that keep the margins."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from camu_jax import Examples, Predictor, Problem, Variables, loop, splits
+from camu_jax import Examples, Predictor, Problem, Variables, _validate, loop, splits
 from camu_jax.audits import lira, population
 from experiments import console, keys, machine, store
 from experiments.config import AuditName
@@ -55,7 +57,7 @@ class Population:
         files = self._files()
         with machine.claim(files.folder, wait=True):
             return population.margins(
-                self.make_one,
+                functools.partial(self._kept, files.folder),
                 lambda k: self.given(k, self._original(k)),
                 len(self.originals),
                 splits.join(*self.parts),
@@ -63,6 +65,14 @@ class Population:
                 at_once=self.job.at_once,
                 progress=lambda done, of: console.say(f"{self.label}: {done} of {of}"),
             )
+
+    def _kept(self, where: Path, key: jax.Array, *given: object) -> Predictor:
+        """One model, kept while it is made; of several in one program nothing is."""
+        if not _validate.is_concrete(key):
+            return self.make_one(key, *given)
+        what = {**self.what, "key": np.asarray(jax.random.key_data(key)).tolist()}
+        with self.job.experiment.kept(what, where):
+            return jax.block_until_ready(self.make_one(key, *given))
 
     def given(self, number: int, original: Variables) -> tuple[object, ...]:
         """What `make_one` takes for a model."""

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # `python experiments/relearn.py` from anywhere
 
@@ -30,6 +31,10 @@ class RelearnConfig(config.Config):
     """
 
     relearn: TrainSettings = TrainSettings()
+
+    def settled(self) -> Self:
+        """With the figures' relearning, that of `reproduce.py`."""
+        return dataclasses.replace(self, relearn=self.relearning(10))
 
 
 def run(options: RelearnConfig) -> None:

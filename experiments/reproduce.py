@@ -185,7 +185,7 @@ def start(options: ReproduceOptions, argv: Sequence[str]) -> int:
     prepare_folders(options)
     if options.slurm:
         return cluster.run(every, argv, options.array, Path(options.out))
-    return workers.run(every, argv, options.workers, Path(options.out))
+    return workers.run(every, argv, options.workers, Path(options.out), devices=options.devices)
 
 
 def run(options: ReproduceOptions) -> int:

@@ -18,10 +18,9 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from camu_jax.data import DataError  # noqa: E402
-from experiments import UsageError, audit, config, console, estimate, grid, machine, paper  # noqa: E402
+from experiments import UsageError, audit, config, console, estimate, grid, machine, paper, store  # noqa: E402
 from experiments.experiment import open_experiment  # noqa: E402
 from experiments.job import Job, jobs_of  # noqa: E402
-from experiments.store import Result  # noqa: E402
 
 _WIDEST = 100  # columns of the table with every metric; a narrower terminal wraps it rather than cut figures
 
@@ -72,7 +71,8 @@ def print_table(jobs: Sequence[Job]) -> None:
     every = [r for of_seeds in results.values() for r in of_seeds]
     sound = [r for r in every if "failed" not in r] or every  # those that failed have no audit
     metrics = [m for m in console.METRICS if all(m in r["metrics"] for r in sound)]
-    whole = options.limit is None and not options.validation  # as the paper's figures are
+    # As the paper's figures are; those of the small model stand beside the full one's.
+    whole = options.limit is None and not options.validation and options.model_name in ("", store.SMALL)
     printed = {
         (method, metric): paper.value(options.dataset, task, method, metric) if whole else None
         for method in results
@@ -92,7 +92,7 @@ def print_table(jobs: Sequence[Job]) -> None:
 
 
 def _result_table(
-    results: dict[str, list[Result]], metrics: Sequence[str], printed: dict[tuple[str, str], float | None]
+    results: dict[str, list[store.Result]], metrics: Sequence[str], printed: dict[tuple[str, str], float | None]
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", no_wrap=True)
@@ -119,11 +119,11 @@ def _result_table(
     return table
 
 
-def _value(result: Result, metric: str) -> float:
+def _value(result: store.Result, metric: str) -> float:
     return float(result["seconds"] if metric == "seconds" else result["metrics"][metric])
 
 
-def _mean(of_seeds: list[Result], metric: str) -> float:
+def _mean(of_seeds: list[store.Result], metric: str) -> float:
     return statistics.fmean(_value(r, metric) for r in of_seeds)
 
 

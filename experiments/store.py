@@ -5,8 +5,10 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
@@ -14,7 +16,6 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 import filelock
 import msgspec
 
-from camu_jax import _partial
 from experiments import UsageError
 
 Json = Any  # type: ignore[explicit-any]  # what `json.loads` returns: narrowing a recursive type helps nobody
@@ -84,14 +85,21 @@ class Result(Timing, total=False):
 
 
 def model_name(model: Settings) -> str:
-    """The model of a result where it is not the paper's: `small ResNet-18`, `width 2`; empty where it is.
+    """The model of a result where it is not the paper's: `small ResNet-18`, `width 2, bfloat16`, `own model net`.
+
+    Empty where it is the paper's.
 
     Args:
       model: the settings of a model.
     """
+    said = [f"own model {model['factory']}"] if model.get("factory") is not None else []
     if model.get("size") == "small":
-        return SMALL
-    return f"width {model['width']}" if model.get("width") is not None else ""
+        said.append(SMALL)
+    if model.get("width") is not None:
+        said.append(f"width {model['width']}")
+    if model.get("compute", "float32") != "float32":
+        said.append(model["compute"])
+    return ", ".join(said)
 
 
 SMALL = "small ResNet-18"
@@ -122,7 +130,7 @@ def atomic(where: Path) -> Iterator[Path]:
     Makes the folder. The one place that writes files which other processes may be reading.
     """
     where.parent.mkdir(parents=True, exist_ok=True)
-    partial = where.with_name(f".{where.stem}.{_partial.owner()}.partial{where.suffix}")
+    partial = where.with_name(f".{where.stem}.{os.uname().nodename}.{os.getpid()}.partial{where.suffix}")
     try:
         yield partial
         os.replace(partial, where)
@@ -156,7 +164,7 @@ def prepare(flag: str, folder: str | Path) -> None:
         raise OSError(error.errno, words, str(folder)) from None
     for depth in range(_DEEPEST + 1):
         for left in where.glob("*/" * depth + ".*partial*"):
-            if _partial.abandoned(left):
+            if abandoned(left):
                 with contextlib.suppress(OSError):  # another process was faster
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -169,6 +177,20 @@ def _is_utf8(name: str) -> bool:
 _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 _PAGE = 4096
 _DEEPEST = 3  # folders between --out and a result
+_DAY = 24 * 3600.0
+
+
+def abandoned(partial: Path) -> bool:
+    """Whether nobody writes a file any more: its process on this machine is dead, or nobody did for a day."""
+    owner = re.search(r"\.(\d{1,9})\.partial", partial.name)
+    try:
+        if owner and f".{os.uname().nodename}.{owner[1]}." in partial.name:
+            os.kill(int(owner[1]), 0)
+        return time.time() - partial.stat().st_mtime > _DAY
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is another user's, or gone
+        return False
 
 
 def write(where: Path, result: Result) -> None:

@@ -51,6 +51,19 @@ class Task:
         except ValueError as error:
             raise ValueError(f"task {self.name}: {error}") from None
 
+    def without(self, held: splits.Rows) -> "Task":
+        """The task on the training set without some rows, by the numbers that the others have then.
+
+        Raises:
+          ValueError: all rows of an `indices` task are among them.
+        """
+        if not self.rows:
+            return self
+        left = np.setdiff1d(self.rows, np.asarray(held))
+        if not len(left):
+            raise ValueError(f"task {self.name}: all of its rows are held out for validation; allowed: some must stay")
+        return dataclasses.replace(self, rows=tuple((left - np.searchsorted(np.sort(np.asarray(held)), left)).tolist()))
+
     def names(self, classes: Sequence[str]) -> list[str]:
         """What the removed classes of a `class` task are called; empty where they have only numbers."""
         return [] if tuple(classes) == tuple(map(str, range(len(classes)))) else [classes[k] for k in self.classes]

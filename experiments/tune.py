@@ -76,9 +76,10 @@ def _score(result: store.Result) -> float:
 def run(options: TuneConfig) -> None:
     """Runs every combination that has no result yet, then prints all."""
     tried = [(point, applied(options, point)) for point in points(options.grid)]
-    experiment = open_experiment(options)
-    found = []
+    found, experiment = [], open_experiment(options)
     for point, chosen in tried:
+        if (chosen.model, chosen.pipeline) != (experiment.config.model, experiment.config.pipeline):
+            experiment = open_experiment(chosen)
         jobs = jobs_of(dataclasses.replace(experiment, config=chosen))
         pieces = [audit.piece(job) for job in jobs]
         console.say(" ".join(point))

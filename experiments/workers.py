@@ -13,8 +13,10 @@ from experiments import UsageError, fleet, machine, process
 _PATIENCE = 20.0  # seconds that a worker has to end by itself
 
 
-def run(goals: Sequence[fleet.Goal], argv: Sequence[str], count: int, out: Path) -> int:
+def run(goals: Sequence[fleet.Goal], argv: Sequence[str], count: int, out: Path, *, devices: int = 1) -> int:
     """Starts the workers, shows what they have made, and returns the exit code; what they say is in <out>/workers.
+
+    Each has its share of the cores, and of several GPUs one, unless it splits its minibatches over `devices`.
 
     Raises:
       UsageError: there are fewer cores.
@@ -27,6 +29,7 @@ def run(goals: Sequence[fleet.Goal], argv: Sequence[str], count: int, out: Path)
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"worker{number}.log" for number in range(count)]
     board = fleet.Board(goals)
+    gpus = machine.visible_gpus() if devices == 1 else []
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for number, log in enumerate(logs):
@@ -37,7 +40,7 @@ def run(goals: Sequence[fleet.Goal], argv: Sequence[str], count: int, out: Path)
                         stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=subprocess.STDOUT,
-                        env={**os.environ, **machine.memory_share(count)},
+                        env={**os.environ, **machine.gpu_share(number, count, gpus)},
                         start_new_session=True,  # Ctrl-C reaches this process alone, which then ends them
                     )
                 )

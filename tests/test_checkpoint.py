@@ -1,6 +1,7 @@
 """What comes back from disk is what was written, or an error."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -184,6 +185,22 @@ def test_what_an_interrupted_save_leaves_is_no_checkpoint(tmp_path, monkeypatch)
     checkpoint.save(tmp_path / "c", predictor(VARIABLES), DESCRIPTION)
     assert bits(load(tmp_path / "c")) == bits(VARIABLES)
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_what_others_have_not_finished_is_left_alone(tmp_path):
+    """Also another checkpoint whose name begins alike; what was left a day ago goes."""
+    left = [tmp_path / f".{name}.elsewhere.7.partial" for name in ("net", "net.v2", "net.old")]
+    for folder in left:
+        folder.mkdir()
+    os.utime(left[2], (0, 0))
+    checkpoint.save(tmp_path / "net", predictor(VARIABLES), DESCRIPTION)
+    assert set(tmp_path.iterdir()) == {tmp_path / "net", *left[:2]}
+
+
+def test_what_it_was_made_from_may_hold_tuples(tmp_path):
+    description = {"decay_epochs": (3, 5)}
+    checkpoint.save(tmp_path / "c", predictor(VARIABLES), description)
+    assert bits(load(tmp_path / "c", description=description)) == bits(VARIABLES)
 
 
 def test_a_checkpoint_that_is_there_is_kept(copy):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from camu_jax import TrainSettings, train, weights
-from experiments import own_model, sources
+from experiments import config, own_model, sources
+from experiments.experiment import open_experiment
+from experiments.job import jobs_of
 from experiments.report import main as report
 from experiments.run import main
 from tests.test_own_data import NAMES, digits, write_images  # noqa: F401  # a fixture
@@ -46,8 +48,8 @@ def one_line(capsys):
 def test_a_class_of_ones_own_data_is_called_by_its_name(run, mine, tmp_path, capsys):
     assert run(mine, "--task=class3", MLP) in (0, 1)  # one epoch of 60 digits may not be enough
     printed = capsys.readouterr().out
-    assert "npz:mine.npz, class3 (digit 3): forget" in printed
-    assert "npz:mine.npz, class3 (digit 3): percent, one seed" in printed
+    assert "npz:mine.npz (own model make), class3 (digit 3): forget" in printed
+    assert "npz:mine.npz (own model make), class3 (digit 3): percent, one seed" in printed
     found = results(tmp_path)
     assert list(found) == ["npz-mine/class3/camu", "npz-mine/class3/retrain"]
     settings = found["npz-mine/class3/camu"]["settings"]
@@ -120,6 +122,20 @@ def test_validation_and_limit_of_ones_own_data(run, mine, tmp_path, capsys):
     assert "validation is 60; allowed: 0 to 58" in one_line(capsys)
     assert run(mine, MLP, "--limit=61") == 2
     assert "limit is 61; allowed: 2 to 60" in one_line(capsys)
+
+
+def test_given_rows_are_those_of_the_whole_set(run, mine, tmp_path, capsys, digits):  # noqa: F811
+    """Whatever is held out of it; and a limit on data of one's own would take others."""
+    file = tmp_path / "rows.txt"
+    file.write_text("0 3 17 20 41 59")
+    flags = [mine, f"--task=indices:{file}", f"--out={tmp_path / 'out'}", f"--cache_dir={tmp_path}"]
+    options = config.parse([*flags, f"--checkpoint_dir={tmp_path}", "--validation=30"], config.Config(), "run.py")
+    forget, retain = jobs_of(open_experiment(options))[0].split()
+    wanted = digits["x_train"][[0, 3, 17, 20, 41, 59]]
+    assert 0 < len(forget) < 6 and len(forget) + len(retain) == 30
+    assert all(any((image == other).all() for other in wanted) for image in np.asarray(forget.x[:]))
+    assert run(mine, "--limit=50", f"--task=indices:{file}") == 2
+    assert "limit is 50; allowed with indices:" in one_line(capsys)
 
 
 def test_a_limit_takes_of_every_class(tmp_path, digits):  # noqa: F811

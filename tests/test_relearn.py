@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from experiments import config, grid, relearn, reproduce
 from experiments.relearn import main
 from experiments.reporting import differences
 
@@ -26,6 +29,29 @@ def test_curves_are_kept_and_drawn(tmp_path, cache, capsys):
     assert main([*FLAGS, *QUICK, *folders]) == 0
     assert "nothing to do" in capsys.readouterr().out and files[0].stat().st_mtime_ns == before
     assert main([*FLAGS, *QUICK, *folders, "--relearn.epochs=3"]) == 2
+
+
+@pytest.mark.parametrize("flags", [["--dataset=c10"], ["--dataset=c10", "--model.size=small"], ["--dataset=tiny"]])
+def test_curves_are_those_of_the_figures(flags):
+    """Or one command would refuse the other's files."""
+    options = config.parse(flags, relearn.RelearnConfig(), "relearn.py")
+    assert options.relearn == options.relearning(reproduce.ReproduceOptions().relearn_epochs)
+    assert config.parse([*flags, "--relearn.epochs=3"], relearn.RelearnConfig(), "relearn.py").relearn.epochs == 3
+
+
+def test_what_another_process_has_made_meanwhile_is_not_made_again(tmp_path):
+    made, there = [], {"first"}
+
+    def make(subjects):
+        made.extend(subjects)
+        there.update(("first", "second", "third"))  # another process is faster
+
+    pieces = [
+        grid.Piece(name, tmp_path / name, lambda name: name not in there, make, "x")
+        for name in ("first", "second", "third")
+    ]
+    grid.run(pieces)
+    assert made == ["second"]
 
 
 def test_a_class_task_compares_test_accuracies():

@@ -218,6 +218,19 @@ def test_audits(shown):
     assert scrub == {"models": ["2"], "auc": ["–"], "relearn steps": ["–"], "seconds": ["–"]}
 
 
+def test_the_null_level_is_retrains_and_a_figure_of_some_seeds_says_so(tmp_path):
+    """Whichever was audited first; of a seed whose Retrain was not audited there is none."""
+    for seed, steps in enumerate((None, 12, None)):
+        audits = {"trace": {"auc": {"value": 0.6}, "relearn_steps": {"value": steps}, "seconds": 1.0}}
+        write(tmp_path, "digit", "data10", "camu", seed, data(99, 98, 98), audits=audits)
+    audits = {"trace": {"auc": {"value": 0.5}, "seconds": 1.0}}
+    write(tmp_path, "digit", "data10", "retrain", 1, data(99, 98, 98), audits=audits)
+    rows = tables_of(made(tmp_path))["Audit: trace"]
+    assert rows["Digit", "10% data", "CaMU"]["auc"] == ["0.6 ± 0, null 0.5"]
+    assert rows["Digit", "10% data", "CaMU"]["relearn steps"] == ["12 (1 of 3 seeds)"]
+    assert rows["Digit", "10% data", "Retrain"]["auc"] == ["0.5"]
+
+
 def test_the_header(text):
     assert "- Data sets: Digit, tiny\n- Tasks: 10% data, class 0\n- Methods: Retrain, SCRUB, CaMU, Finetune, " in text
     assert "- Seeds: 0, 1\n- Results: 12 files\n- Devices: Some GPU (gpu)\n- JAX: 0.10.2\n" in text
@@ -246,6 +259,18 @@ def test_mixed_settings_are_noted(tmp_path):
 def test_a_part_of_the_data_is_not_compared_with_the_paper(tmp_path):
     write(tmp_path, "digit", "data10", "camu", 0, data(90, 90, 90), settings={"limit": 400})
     assert list(tables_of(made(tmp_path))) == ["Digit (limit 400): further measurements"]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ({"factory": "net", "code": "0", "compute": "float32"}, "own model net"),
+        ({"architecture": "cnn", "width": 2, "compute": "bfloat16"}, "width 2, bfloat16"),
+    ],
+)
+def test_another_model_is_not_compared_with_the_paper(tmp_path, model, name):
+    write(tmp_path, "digit", "data10", "camu", 0, data(90, 90, 90), settings={"model": model})
+    assert list(tables_of(made(tmp_path))) == [f"Digit ({name}): further measurements"]
 
 
 def test_the_small_model_stands_beside_the_paper_as_what_it_is(tmp_path):

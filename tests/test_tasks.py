@@ -224,5 +224,15 @@ def test_a_split_that_leaves_a_part_empty(task):
         parse(task).split(jax.random.key(0), without)
 
 
+def test_held_out_rows_give_the_others_other_numbers(write):
+    task = parse_task(write("rows.txt", b"5 30 100"), 10, 200)
+    held = np.array([100, 4, 6, 199, 29])
+    left = np.setdiff1d(np.arange(200), held)
+    assert left[list(task.without(held).rows)].tolist() == [5, 30]
+    assert parse_task("data10", 10, 200).without(held) == parse_task("data10", 10, 200)
+    with pytest.raises(ValueError, match="all of its rows are held out"):
+        task.without(np.array([5, 30, 100]))
+
+
 def test_kinds():
     assert [kind_of(text) for text in ("data10", "class1,2", "indices:a.txt")] == ["data", "class", "indices"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import chex
@@ -17,6 +18,7 @@ import camu_jax
 from camu_jax import TrainSettings, loop
 from camu_jax.methods import Camu, Retrain, Scrub, Sisa, unlearn
 from experiments import unfinished
+from experiments.experiment import Experiment
 
 from .helpers import PLAIN, examples, fresh
 
@@ -106,6 +108,16 @@ def test_training_of_an_original(tmp_path):
         found, left = steps_of(work)
     assert left == steps - 7
     chex.assert_trees_all_equal(found, expected)
+
+
+def test_the_same_work_for_another_folder_is_on_its_own(tmp_path, monkeypatch):
+    """Nobody has claimed both."""
+    found = []
+    monkeypatch.setattr(unfinished, "kept", lambda folder, minutes: found.append(folder))
+    experiment = types.SimpleNamespace(config=types.SimpleNamespace(cache_dir=tmp_path, keep_minutes=2.0))
+    for out in ("a", "b", "a"):
+        Experiment.kept(experiment, {"seed": 0}, tmp_path / out / "seed0.json")
+    assert found[0] == found[2] != found[1]
 
 
 def test_no_more_is_lost_than_the_interval(tmp_path, monkeypatch):

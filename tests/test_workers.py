@@ -33,12 +33,26 @@ def test_every_core_has_one_worker(cores, count):
     assert [core for share in shares for core in share] == list(range(3, 3 + cores)) and all(shares)
 
 
-def test_memory_is_divided_unless_the_user_has_said_how(monkeypatch):
-    for name in machine._MEMORY:
+def test_gpus_and_their_memory_are_divided_unless_the_user_has_said_how(monkeypatch, tmp_path):
+    for name in (*machine._MEMORY, "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-    assert machine.memory_share(1) == {} and machine.memory_share(3) == {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"}
+    third = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.300"}
+    assert (
+        machine.gpu_share(0, 1, ["0"]) == {} and machine.gpu_share(2, 3, ["0"]) == machine.gpu_share(0, 3, []) == third
+    )
+    eight = [machine.gpu_share(number, 8, list("0123"))["CUDA_VISIBLE_DEVICES"] for number in range(8)]
+    assert "".join(eight) == "01230123"
+    assert machine.gpu_share(1, 2, ["0", "1"]) == {"CUDA_VISIBLE_DEVICES": "1"}  # all of its memory
+    assert machine.gpu_share(4, 5, ["a", "b"]) == {"CUDA_VISIBLE_DEVICES": "a", **third}
     monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "0.5")
-    assert machine.memory_share(3) == {}
+    assert machine.gpu_share(0, 3, ["0"]) == {}
+    monkeypatch.setattr(machine, "_GPUS", tmp_path)
+    assert machine.visible_gpus() == []
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+    assert machine.visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
+    assert machine.visible_gpus() == ["3", "GPU-5"]
 
 
 def test_the_goals_are_the_files_that_one_process_makes(flags, tmp_path):

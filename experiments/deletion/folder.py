@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from camu_jax import Predictor, _partial, digests, weights
+from camu_jax import Predictor, digests, weights
 from camu_jax.deletion import Record
 from camu_jax.deletion.receipt import FORMAT, Receipt, digest
 from experiments import UsageError, store
@@ -33,9 +34,9 @@ def writing(out: Path) -> Iterator[Path]:
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     for left in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
-        if _partial.abandoned(left):
+        if store.abandoned(left):
             shutil.rmtree(left, ignore_errors=True)
-    partial = out.with_name(f".{out.name}.{_partial.owner()}.partial")
+    partial = out.with_name(f".{out.name}.{os.uname().nodename}.{os.getpid()}.partial")
     partial.mkdir()
     try:
         yield partial

@@ -268,13 +268,14 @@ def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
                     continue
                 known = entry if isinstance(entry, dict) else {"value": entry}
                 if "value" in known and not isinstance(entry, list | str):  # no settings, no histograms
-                    ends = [known.get(end) for end in ("low", "high", "null")]
+                    null = known.get("null", _of_retrain(results, job, kind, name))
+                    ends = known.get("low"), known.get("high"), null
                     numbers = [number(end) if isinstance(end, int | float) else math.nan for end in ends]
                     # None is a figure that there is not, such as steps that were not enough.
                     value = math.nan if known["value"] is None else number(known["value"])
                     figures.append((printable(kind), *job, printable(name), value, *numbers))
     frame = pd.DataFrame(figures, columns=["kind", *Job._fields, "name", "value", "low", "high", "null"])
-    over_seeds = {"value": ["mean", "std"], "low": "min", "high": "max", "null": "mean"}
+    over_seeds = {"value": ["mean", "std", "count", "size"], "low": "min", "high": "max", "null": "mean"}
     tables = []
     for i, kind in enumerate(frame["kind"].unique(), start=1):
         group = frame[frame["kind"] == kind]
@@ -291,11 +292,24 @@ def audit_tables(results: Mapping[Job, Result]) -> list[Table]:
     return tables
 
 
-def _in_words(mean: float, spread: float, low: float, high: float, null: float) -> str:
-    """A figure of an audit and what is known of it: `0.52 ± 0.01 [0.48, 0.57], null 0.5`; NaN is what is not known."""
+def _of_retrain(results: Mapping[Job, Result], job: Job, kind: str, name: str) -> store.Json:
+    """The same figure of Retrain with the same seed, which is the null level; None where there is none."""
+    if job.method == "retrain":
+        return None
+    entry = audits(results.get(job._replace(method="retrain"), {})).get(kind, {}).get(name)
+    return entry.get("value") if isinstance(entry, dict) else None
+
+
+def _in_words(mean: float, spread: float, count: int, size: int, low: float, high: float, null: float) -> str:
+    """A figure of an audit and what is known of it: `0.52 ± 0.01 [0.48, 0.57], null 0.5`; NaN is what is not known.
+
+    Where only some of the seeds have one, it says so.
+    """
     text = DASH if math.isnan(mean) else f"{mean:.4g}" if math.isfinite(mean) else "not finite"
     if math.isfinite(spread):
         text += f" ± {spread:.2g}"
+    if 0 < count < size:
+        text += f" ({count} of {size} seeds)"
     if not math.isnan(low) and not math.isnan(high):
         text += f" [{low:.4g}, {high:.4g}]"
     if not math.isnan(null):
