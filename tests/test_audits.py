@@ -33,9 +33,10 @@ def test_audits_join_a_result_and_are_made_once(folders, tmp_path, capsys):
     after = result(tmp_path, "unroll")
     assert after["metrics"] == before["metrics"] | {"M": 100 * after["audits"]["paper"]["M"]["value"]}
     assert after["seconds"] == before["seconds"]  # nothing was unlearned again: the model was kept
-    assert after["audits"]["paper"]["auc"]["null"] == result(tmp_path, "retrain")["audits"]["paper"]["auc"]["value"]
     for figures in (after["audits"]["paper"]["auc"], after["audits"]["klom"]["klom_forget"]):
-        assert figures["low"] <= figures["value"] <= figures["high"] and "null" in figures
+        assert figures["low"] <= figures["value"] <= figures["high"]
+    # Other retrained models are klom's null level; that of the attacks is Retrain's own figure, which the report reads.
+    assert "null" in after["audits"]["klom"]["klom_forget"] and "null" not in after["audits"]["paper"]["auc"]
     assert after["audits"]["klom"]["seconds"] > 0 and sum(after["outputs"]["forget_margin_histogram"]["counts"]) == 15
     assert " M " in capsys.readouterr().out
     assert run.main([*flags, "--audit", "paper", "klom"]) == 0
