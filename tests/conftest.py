@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from camu_jax import TrainSettings, data, models, train
+from experiments import machine
 from tests.helpers import NORMED, PLAIN
 
 # Compiling takes most of the time of the tests: without these flags nearly twice as long, with the same results. XLA
@@ -38,6 +39,14 @@ def forgotten_programs():
     """Newer jaxlibs map each program into memory in several pieces, and a process may have 65,530 of them."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_advice():
+    """What commands print must not depend on whether oneDNN's convolutions are built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "advice", lambda: None)
+        yield
 
 
 @pytest.fixture
