@@ -10,7 +10,7 @@ import pytest
 import experiments
 from camu_jax import NegGrad
 from camu_jax.methods import METHODS
-from experiments import config, job, keys, reproduce, run, store, tune
+from experiments import audit, config, estimate, job, keys, reproduce, run, store, tune
 
 REPO = Path(__file__).resolve().parent.parent
 QUICK = ["--dataset=tiny", "--limit=150", "--seeds=0", "--original.epochs=1", "--retrain.epochs=1"]
@@ -156,6 +156,25 @@ def test_a_class_that_the_test_set_lacks_is_refused_before_any_work(folders, tmp
     assert run.main(["--dataset=tiny", "--limit=16", "--task=class2", "--audit=paper", *folders]) == 2
     assert "no example of the classes (2,) among its last 10" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.json")) and not list((tmp_path / "originals").glob("tiny*"))
+
+
+def test_a_grid_of_models_trains_each_of_them(folders, tmp_path):
+    flags = ["--dataset=tiny", "--limit=100", "--validation=20", "--original.epochs=1", "--methods=unroll", *folders]
+    assert tune.main([*flags, "--grid", "model.width=1,2"]) == 0
+    sizes = [
+        sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in (tmp_path / "originals").glob("tiny-*")
+    ]
+    assert len(sizes) == 2 and max(sizes) > 2 * min(sizes)
+
+
+def test_a_retrain_of_other_settings_is_refused_before_models_are_made(folders, capsys, monkeypatch):
+    """Also by a worker, which announces nothing."""
+    monkeypatch.setattr(estimate, "announce", lambda *_: None)
+    monkeypatch.setattr(audit, "populations", lambda *_: pytest.fail("there was work"))
+    assert run.main([*QUICK, *folders, "--methods=retrain"]) == 0
+    more = ["--methods=unroll", "--audit=klom", "--audits.models=2", "--retrain.l2=0.5"]
+    assert run.main([*QUICK, *folders, *more]) == 2
+    assert "retrain.l2 was" in capsys.readouterr().err
 
 
 def test_tuning_ranks_what_was_tried_on_held_out_examples(folders, capsys):

@@ -95,6 +95,12 @@ def test_what_was_kept_is_not_counted_again(flags, counting, tmp_path):
     assert found.others == 2 and found.seconds == pytest.approx(1 + 2 + 1)  # its own model, and relearning
 
 
+def test_a_model_that_is_not_kept_is_counted_once_for_its_result_and_its_audits(flags, counting):
+    found, pieces = expected([*flags, "--methods=neggrad", "--seeds=0", "--audit=paper", "--no-keep_models"])
+    grid.run(pieces)
+    assert found.seconds == pytest.approx(len(counting)) and sorted(counting) == ["neggrad", "original"]
+
+
 def test_relearning_is_counted(flags, counting):
     options = config.parse([*flags, "--methods", "retrain", "sisa", "--seeds=0"], relearn.RelearnConfig(), "relearn.py")
     jobs = jobs_of(open_experiment(options))

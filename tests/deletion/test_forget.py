@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from camu_jax import digests, from_linen, train, weights
 from camu_jax.data import load
@@ -111,6 +112,18 @@ def test_verify_finds_nothing_and_needs_no_more_than_is_there(first, capsys):
     for what in ("receipt", "settings", "rows", "result", "record", "figures", "page", "data", "original"):
         assert any(line.replace(":", " ").split()[:2] == [what, "matches"] for line in said.splitlines()), what
     assert forget.main(["verify", str(first)]) == 0 and capsys.readouterr().out == said
+
+
+def test_verify_reads_images_as_they_were_resized(tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, side in (("a", 8), ("b", 10)):
+            file = tmp_path / "mixed" / part / name / "0.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (side, side), np.uint8)).save(file)
+    work = {"dataset": f"folder:{tmp_path / 'mixed'}", "data_dir": None, "limit": None, "pipeline": {"image_size": 8}}
+    options = verify_module.VerifyOptions(receipt="", cache_dir=str(tmp_path / "cache"))
+    assert verify_module._load({"work": work}, options)[0].x.shape == (2, 8, 8, 1)
 
 
 def test_verify_asks_the_model_again(first, place, tmp_path, capsys):
